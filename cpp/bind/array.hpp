@@ -1,0 +1,42 @@
+// The only place that knows NumPy layouts: contiguous float64 views with a shape that was checked.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "base/errors.hpp"
+#include "base/types.hpp"
+
+namespace overparam::bind {
+
+namespace py = pybind11;
+
+// An input: converted to contiguous float64 if need be.
+using Array = py::array_t<double, py::array::c_style | py::array::forcecast>;
+// An array that is written in place: it must already be contiguous float64.
+using InOut = py::array_t<double, py::array::c_style>;
+
+inline std::string shape_text(const std::vector<Index>& shape) {
+    std::string text = "(";
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+        text += (i ? ", " : "") + std::to_string(shape[i]);
+    }
+    return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+template <class A>
+void require_shape(const char* name, const A& array, const std::vector<Index>& shape) {
+    const std::vector<Index> has(array.shape(), array.shape() + array.ndim());
+    if (has != shape) {
+        throw ArgumentError(name, "an array of shape " + shape_text(shape),
+                            "of shape " + shape_text(has));
+    }
+}
+
+inline Array allocate(const std::vector<Index>& shape) { return Array(shape); }
+
+}  // namespace overparam::bind

@@ -1,0 +1,60 @@
+#include <pybind11/native_enum.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <map>
+#include <string>
+
+#include "base/blas.hpp"
+#include "base/rng.hpp"
+#include "base/status.hpp"
+#include "base/threads.hpp"
+#include "bind/array.hpp"
+
+namespace py = pybind11;
+using namespace overparam;
+
+void bind_base(py::module_& m) {
+    py::native_enum<Status>(m, "Status", "enum.Enum", "How a computation ended.")
+        .value("SUCCESS", Status::SUCCESS)
+        .value("STEADY_STATE", Status::STEADY_STATE)
+        .value("MAX_STEPS", Status::MAX_STEPS)
+        .value("STEP_UNDERFLOW", Status::STEP_UNDERFLOW)
+        .value("NOT_CONVERGED", Status::NOT_CONVERGED)
+        .value("DIVERGED", Status::DIVERGED)
+        .value("INTERRUPTED", Status::INTERRUPTED)
+        .finalize();
+    m.def("status_message", &message, py::arg("status"));
+
+    m.def("build_info", [] {
+        return std::map<std::string, std::string>{{"version", OVERPARAM_VERSION},
+                                                  {"compiler", OVERPARAM_COMPILER},
+                                                  {"flags", OVERPARAM_FLAGS},
+                                                  {"eigen", OVERPARAM_EIGEN}};
+    });
+    m.def("default_threads", &default_threads);
+
+    m.def("has_blas", &blas::has_dgemm);
+    m.def(
+        "set_dgemm",
+        [](const py::capsule& routine) {
+            blas::set_dgemm(reinterpret_cast<blas::Dgemm>(routine.get_pointer<void>()));
+        },
+        py::arg("routine"));
+
+    // Normals of one (seed, step, replica), for tests and the benchmark of the generator.
+    m.def(
+        "normals",
+        [](std::uint64_t seed, Index count, std::uint64_t step, std::uint64_t replica) {
+            const Index blocks = (count + 2 * LANES - 1) / (2 * LANES);
+            bind::Array out = bind::allocate({blocks * 2 * LANES});
+            double* p = out.mutable_data();
+            {
+                py::gil_scoped_release release;
+                rng::fill_normals(rng::stream_key(seed, rng::Purpose::DATA), step, replica, blocks,
+                                  p);
+            }
+            return out;
+        },
+        py::arg("seed"), py::arg("count"), py::arg("step") = 0, py::arg("replica") = 0);
+}
