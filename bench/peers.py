@@ -1,0 +1,125 @@
+"""What a user would run instead of the package, written plainly and competently.
+
+The networks of theory/sgd.md are quadratic with a = 1/p, a* = 1/p* and batch 1 unless a docstring
+says otherwise.
+"""
+
+import math
+
+import numba
+import numpy as np
+from scipy import integrate
+
+# sgd
+
+
+def chain_numpy(replicas, dim, p, p_star, steps, rng, lr):
+    """Peer of op.sgd.simulate(method="chain"): section 8 with P = I, vectorised over replicas.
+
+    Starts from random rows of unit variance. The replica axis is last and contiguous inside, which
+    beats a batched np.linalg.cholesky from a hundred replicas on, up to threefold at a thousand.
+    Returns M (replicas, p, p*) and Q (replicas, p, p).
+    """
+    degrees = dim - p - p_star
+    Bm = rng.standard_normal((p, p_star, replicas)) / math.sqrt(dim)
+    T = np.zeros((p, p, replicas))
+    for j in range(p):
+        T[j, j] = np.sqrt(rng.chisquare(dim - p_star - j, replicas) / dim)
+        T[j + 1 :, j] = rng.standard_normal((p - j - 1, replicas)) / math.sqrt(dim)
+    Qperp = np.einsum("kjr,mjr->kmr", T, T)
+    L = np.zeros_like(Qperp)
+    for _ in range(steps):
+        for j in range(p):
+            column = Qperp[j:, j] - np.einsum("kir,ir->kr", L[j:, :j], L[j, :j])
+            L[j:, j] = column / np.sqrt(column[0])
+        x_star = rng.standard_normal((p_star, replicas))
+        x = rng.standard_normal((p, replicas))
+        u = np.einsum("kjr,jr->kr", L, x)
+        fields = np.einsum("kir,ir->kr", Bm, x_star) + u
+        e = np.mean(x_star**2, axis=0) - np.mean(fields**2, axis=0)
+        c = (2 * lr / (dim * p)) * e * fields
+        u += 0.5 * (np.sum(x**2, axis=0) + rng.chisquare(degrees, replicas)) * c
+        half = c[:, None] * u
+        Qperp += half
+        Qperp += half.transpose(1, 0, 2)
+        Bm += c[:, None] * x_star
+    Q = Qperp + np.einsum("kir,mir->kmr", Bm, Bm)
+    return Bm.transpose(2, 0, 1), Q.transpose(2, 0, 1)
+
+
+def direct_numpy(W, W_star, steps, rng, lr):
+    """Peer of op.sgd.simulate(method="direct"), one replica; returns the final W (p, N)."""
+    p, dim = W.shape
+    p_star = len(W_star)
+    both = np.vstack([W, W_star])
+    for _ in range(steps):
+        x = rng.standard_normal(dim)
+        fields = both @ x / math.sqrt(dim)
+        e = np.sum(fields[p:] ** 2) / p_star - np.sum(fields[:p] ** 2) / p
+        c = 2 * lr * e / (p * math.sqrt(dim)) * fields[:p]
+        both[:p] += c[:, None] * x
+    return both[:p]
+
+
+@numba.njit(fastmath=False)
+def direct_numba(W, W_star, steps, rng, lr):
+    """Peer of op.sgd.simulate(method="direct"): direct_numpy compiled, loops but for the fields.
+
+    rng is a numpy.random.Generator; the fields by np.dot beat a plain summation loop twofold.
+    """
+    p, dim = W.shape
+    p_star = len(W_star)
+    W = W.copy()
+    x = np.empty(dim)
+    for _ in range(steps):
+        for i in range(dim):
+            x[i] = rng.standard_normal()
+        fields = np.dot(W, x)
+        fields_star = np.dot(W_star, x)
+        e = 0.0
+        for r in range(p_star):
+            e += fields_star[r] ** 2 / (p_star * dim)
+        for k in range(p):
+            e -= fields[k] ** 2 / (p * dim)
+        for k in range(p):
+            c = 2 * lr * e / (p * dim) * fields[k]
+            for i in range(dim):
+                W[k, i] += c * x[i]
+    return W
+
+
+def ode_scipy(M, Q, P, a, a_star, t, lr, *, noise_var=0.0, batch=1, rtol=1e-9, atol=1e-12):
+    """Peer of op.sgd.ode: sections 2 and 3 in matrix products under solve_ivp's DOP853.
+
+    Any a and a*; returns M (T, p, p*) and Q (T, p, p).
+    """
+    p, p_star = M.shape
+    size = M.size
+    outer = 4 * lr**2 / batch * np.outer(a, a)
+    step = 2 * lr * a[:, None]
+    teacher = P * a_star
+    teacher_trace, teacher_kappa = np.trace(teacher), np.sum(teacher * teacher.T)
+
+    def rhs(_, state):
+        M, Q = state[:size].reshape(p, p_star), state[size:].reshape(p, p)
+        MA, QA = M * a_star, Q * a
+        tau = teacher_trace - np.trace(QA)
+        kappa = teacher_kappa - 2 * np.sum(a[:, None] * M * MA) + np.sum(QA * QA.T)
+        X = MA @ P - QA @ M
+        G = MA @ M.T - QA @ Q
+        H = X @ MA.T - G @ QA.T
+        F = step * (tau * Q + 2 * G)
+        V = (tau**2 + 2 * kappa + noise_var) * Q + 4 * tau * G + 8 * H
+        return np.concatenate([(step * (tau * M + 2 * X)).ravel(), (F + F.T + outer * V).ravel()])
+
+    start = np.concatenate([M.ravel(), Q.ravel()])
+    answer = integrate.solve_ivp(
+        rhs, (0.0, t[-1]), start, method="DOP853", t_eval=t, rtol=rtol, atol=atol
+    )
+    states = answer.y.T
+    return states[:, :size].reshape(-1, p, p_star), states[:, size:].reshape(-1, p, p)
+
+
+def normals_numpy(n, seed):
+    """Peer of the package's normal generator: n standard normals in float64."""
+    return np.random.default_rng(seed).standard_normal(n)

@@ -1,0 +1,63 @@
+"""The laboratory bench for the learning dynamics of shallow overparameterised networks.
+
+Every model is here twice, as theory and as simulation, in the same units and with the same result
+type; every claim of the papers is an executable check. One module per paper:
+
+sgd
+    Finite width, one-pass SGD.
+
+Shared machinery: `results`, `plot`, `claims`.
+
+Examples
+--------
+>>> import overparam as op
+>>> problem = op.sgd.Problem(width=4, teacher_width=2, lr=0.1, dim=10**6)
+>>> start, t = op.sgd.Overlaps.random(problem, scale=0.1, seed=1), [0.0, 5.0, 10.0]
+>>> theory = op.sgd.ode(problem, start, t)
+>>> sampled = op.sgd.simulate(problem, start, t, replicas=8)
+>>> table = op.compare(theory, sampled, fields=["risk"])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from overparam import _cpu
+
+_cpu.check(__path__)
+
+from overparam import _core, results  # noqa: E402
+from overparam.results import ConvergenceError, Status, compare, load  # noqa: E402
+
+if TYPE_CHECKING:
+    from overparam import claims as claims
+    from overparam import plot as plot
+    from overparam import sgd as sgd
+
+__version__: str = _core.build_info()["version"]
+
+# Modules that are imported when they are first used.
+_LAZY = ("claims", "plot", "sgd")
+
+__all__ = [
+    "ConvergenceError",
+    "Status",
+    "__version__",
+    "claims",
+    "compare",
+    "load",
+    "plot",
+    "results",
+    "sgd",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"overparam.{name}")
+    raise AttributeError(f"module 'overparam' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

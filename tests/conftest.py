@@ -1,0 +1,39 @@
+import os
+import sys
+import types
+
+import pytest
+from hypothesis import settings
+
+os.environ["MPLBACKEND"] = "Agg"
+
+# Compiled code is fast at the second call and slow at the first: no deadline per example.
+settings.register_profile("overparam", deadline=None)
+settings.load_profile("overparam")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--runslow", action="store_true", help="run the tests marked slow as well")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--runslow"):
+        return
+    skip = pytest.mark.skip(reason="slow: only with --runslow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def toy_claims(monkeypatch):
+    """Registers the claims of toys.py, and no other; returns the module that holds them."""
+    import toys
+    from overparam import claims
+
+    module = types.ModuleType("overparam.claims.toy")
+    module.CLAIMS = toys.CLAIMS
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    found = [types.SimpleNamespace(name=name) for name in ("toy", "_report")]
+    monkeypatch.setattr(claims.pkgutil, "iter_modules", lambda _: found)
+    return module

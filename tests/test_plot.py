@@ -1,0 +1,160 @@
+import sys
+
+import numpy as np
+import pytest
+import toys
+from numpy.testing import assert_allclose
+from overparam import plot
+from overparam.results import Status
+
+T = [0.0, 0.5, 1.0]
+PROBLEM = toys.Problem(rate=1.0, width=2)
+
+
+@pytest.fixture
+def theory():
+    return toys.theory(PROBLEM, T)
+
+
+@pytest.fixture
+def sampled():
+    return toys.simulate(PROBLEM, T, replicas=5)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    from matplotlib import pyplot as plt
+
+    before = dict(plt.rcParams)
+    yield
+    assert dict(plt.rcParams) == before
+    plt.close("all")
+
+
+def labels(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def heights(ax):
+    return ax.lines[0].get_ydata().astype(float)  # errorbar keeps objects
+
+
+def test_trajectory_of_theory(theory):
+    ax = plot.trajectory(theory)
+    assert_allclose(ax.lines[0].get_xydata(), np.column_stack([theory.t, theory.risk]))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("t = steps / 100", "risk")
+    assert labels(ax) == ["exact"]
+    assert len(ax.collections) == 0
+
+
+def test_trajectory_of_a_simulation_has_a_band_of_one_standard_error(sampled):
+    ax = plot.trajectory(sampled)
+    mean, sem = sampled.mean().risk, sampled.sem().risk
+    assert_allclose(ax.lines[0].get_ydata(), mean)
+    (band,) = ax.collections
+    corners = band.get_paths()[0].vertices
+    assert_allclose(corners[:, 1].max(), (mean + sem).max())
+    assert_allclose(corners[:, 1].min(), (mean - sem).min())
+
+
+def test_trajectory_with_quantiles(sampled):
+    ax = plot.trajectory(sampled, quantiles=(0.0, 1.0))
+    assert_allclose(ax.lines[0].get_ydata(), np.median(sampled.risk, axis=0))
+    corners = ax.collections[0].get_paths()[0].vertices
+    assert_allclose(corners[:, 1].min(), sampled.risk.min())
+
+
+def test_trajectory_of_several_results_and_components(theory, sampled):
+    from matplotlib.figure import Figure
+
+    own = Figure().subplots()
+    ax = plot.trajectory(
+        theory, sampled, field="M", ax=own, xscale="log", yscale="symlog", linewidth=3
+    )
+    assert ax is own
+    assert len(ax.lines) == 4
+    assert {line.get_linewidth() for line in ax.lines} == {3}
+    assert labels(ax) == ["exact M[0,0]", "exact M[1,0]", "euler M[0,0]", "euler M[1,0]"]
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "symlog")
+    assert len(plot.trajectory(theory, field="M[1,0]", label="mine").lines) == 1
+
+
+def test_trajectory_refuses(theory):
+    point = toys.DecayPoint(method="m", status=Status.SUCCESS, origin={}, risk=1.0)
+    with pytest.raises(ValueError, match="results must be at least one trajectory"):
+        plot.trajectory()
+    with pytest.raises(TypeError, match="results must be trajectories"):
+        plot.trajectory(point)
+    with pytest.raises(ValueError, match="field must be one of M, P, risk"):
+        plot.trajectory(theory, field="loss")
+
+
+def test_compare(theory, sampled):
+    ax = plot.compare(theory, sampled, yscale="log")
+    assert_allclose(ax.lines[0].get_ydata(), theory.risk)
+    assert_allclose(ax.lines[1].get_ydata(), sampled.mean().risk)
+    assert ax.lines[1].get_linestyle() == "None"
+    assert labels(ax) == ["exact", "euler, 5 replicas"]
+    assert (ax.get_yscale(), ax.get_xlabel()) == ("log", "t = steps / 100")
+    ax = plot.compare(theory, sampled, field="M", ax=ax)
+    assert set(labels(ax)) == {
+        "exact",
+        "exact M[0,0]",
+        "exact M[1,0]",
+        "euler, 5 replicas",
+        "euler M[0,0], 5 replicas",
+        "euler M[1,0], 5 replicas",
+    }
+    for wrong in ((sampled, sampled), (theory, theory)):
+        with pytest.raises(ValueError, match="must be a result with"):
+            plot.compare(*wrong)
+
+
+def test_scan_of_numbers():
+    ax = plot.scan([1, 10, 100], np.array([3.0, 2.0, 1.0]), xscale="log", xlabel="N", ylabel="risk")
+    assert ax.lines[0].get_xdata().tolist() == [1, 10, 100]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale()) == ("N", "risk", "log")
+    assert ax.get_legend() is None
+    assert labels(plot.scan([1], [2], ax=ax, label="mine")) == ["mine"]
+
+
+def test_scan_of_results(theory):
+    problems = toys.Problem.grid(rate=[0.5, 1.0, 2.0])
+    ax = plot.scan("rate", [toys.theory(problem, T) for problem in problems])
+    assert ax.lines[0].get_xdata().tolist() == [0.5, 1.0, 2.0]
+    assert_allclose(heights(ax), [np.exp(-2 * rate) for rate in (0.5, 1.0, 2.0)])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("rate", "risk")
+    runs = [toys.simulate(problem, T, replicas=4) for problem in problems]
+    ax = plot.scan([1, 2, 3], runs, field="M[0,0]", yscale="log")
+    assert_allclose(heights(ax), [run.mean().M[-1, 0, 0] for run in runs])
+    (bars,) = ax.containers
+    assert bars.has_yerr
+    with pytest.raises(ValueError, match="field must be one component"):
+        plot.scan("rate", [theory], field="M")
+    with pytest.raises(ValueError, match="x must be positions, or a parameter"):
+        plot.scan("speed", [theory])
+    with pytest.raises(ValueError, match=r"x must be a vector .* of length 1"):
+        plot.scan([1, 2], [theory])
+    with pytest.raises(TypeError, match="values must be"):
+        plot.scan([1], ["a"])
+
+
+def test_scan_of_points():
+    points = [
+        toys.DecayPoint(method="m", status=Status.SUCCESS, origin={}, risk=value)
+        for value in (1, 2)
+    ]
+    ax = plot.scan([0.1, 0.2], points)
+    assert ax.lines[0].get_ydata().tolist() == [1.0, 2.0]
+    assert ax.get_ylabel() == "risk"
+
+
+def test_without_matplotlib(theory, sampled, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for draw in (
+        lambda: plot.trajectory(theory),
+        lambda: plot.compare(theory, sampled),
+        lambda: plot.scan([1], [1]),
+    ):
+        with pytest.raises(ImportError, match=r'needs matplotlib: pip install "overparam\[plot\]"'):
+            draw()
