@@ -16,9 +16,33 @@ from scipy import integrate
 def chain_numpy(replicas, dim, p, p_star, steps, rng, lr):
     """Peer of op.sgd.simulate(method="chain"): section 8 with P = I, vectorised over replicas.
 
-    Starts from random rows of unit variance. The replica axis is last and contiguous inside, which
-    beats a batched np.linalg.cholesky from a hundred replicas on, up to threefold at a thousand.
-    Returns M (replicas, p, p*) and Q (replicas, p, p).
+    As one writes it down: the replica axis first, a batched Cholesky factor, einsum. Starts from
+    random rows of unit variance. Returns M (replicas, p, p*) and Q (replicas, p, p).
+    """
+    W = rng.standard_normal((replicas, p, min(dim, 200)))
+    Qperp = np.einsum("rki,rmi->rkm", W, W) / W.shape[2]
+    Bm = rng.standard_normal((replicas, p, p_star)) / math.sqrt(dim)
+    for _ in range(steps):
+        L = np.linalg.cholesky(Qperp)
+        x_star = rng.standard_normal((replicas, p_star))
+        x = rng.standard_normal((replicas, p))
+        chi2 = rng.chisquare(dim - p - p_star, replicas)
+        u = np.einsum("rkj,rj->rk", L, x)
+        fields = np.einsum("rki,ri->rk", Bm, x_star) + u
+        e = np.mean(x_star**2, axis=1) - np.mean(fields**2, axis=1)
+        c = (2 * lr / (dim * p)) * e[:, None] * fields
+        norm2 = np.sum(x**2, axis=1) + chi2
+        Bm = Bm + np.einsum("rk,ri->rki", c, x_star)
+        cross = np.einsum("rk,rj->rkj", c, u)
+        square = np.einsum("r,rk,rj->rkj", norm2, c, c)
+        Qperp = Qperp + cross + cross.transpose(0, 2, 1) + square
+    return Bm, Qperp + np.einsum("rki,rmi->rkm", Bm, Bm)
+
+
+def chain_numpy_tuned(replicas, dim, p, p_star, steps, rng, lr):
+    """The strongest NumPy peer that we could write: chain_numpy with the replica axis last.
+
+    It has its own Cholesky loop, whose operations are contiguous over a thousand replicas.
     """
     degrees = dim - p - p_star
     Bm = rng.standard_normal((p, p_star, replicas)) / math.sqrt(dim)
@@ -63,10 +87,40 @@ def direct_numpy(W, W_star, steps, rng, lr):
 
 @numba.njit(fastmath=False)
 def direct_numba(W, W_star, steps, rng, lr):
-    """Peer of op.sgd.simulate(method="direct"): direct_numpy compiled, loops but for the fields.
+    """Peer of op.sgd.simulate(method="direct"): the same in compiled loops.
 
-    rng is a numpy.random.Generator; the fields by np.dot beat a plain summation loop twofold.
+    rng is a numpy.random.Generator.
     """
+    p, dim = W.shape
+    p_star = len(W_star)
+    W = W.copy()
+    x = np.empty(dim)
+    fields = np.empty(p)
+    for _ in range(steps):
+        for i in range(dim):
+            x[i] = rng.standard_normal()
+        e = 0.0
+        for r in range(p_star):
+            field = 0.0
+            for i in range(dim):
+                field += W_star[r, i] * x[i]
+            e += field**2 / (p_star * dim)
+        for k in range(p):
+            field = 0.0
+            for i in range(dim):
+                field += W[k, i] * x[i]
+            fields[k] = field
+            e -= field**2 / (p * dim)
+        for k in range(p):
+            c = 2 * lr * e / (p * dim) * fields[k]
+            for i in range(dim):
+                W[k, i] += c * x[i]
+    return W
+
+
+@numba.njit(fastmath=False)
+def direct_numba_blas(W, W_star, steps, rng, lr):
+    """The strongest numba peer that we could write: direct_numba with the fields by np.dot."""
     p, dim = W.shape
     p_star = len(W_star)
     W = W.copy()
@@ -88,14 +142,47 @@ def direct_numba(W, W_star, steps, rng, lr):
     return W
 
 
-def ode_scipy(M, Q, P, a, a_star, t, lr, *, noise_var=0.0, batch=1, rtol=1e-9, atol=1e-12):
-    """Peer of op.sgd.ode: sections 2 and 3 in matrix products under solve_ivp's DOP853.
+def _solve(rhs, M, Q, t, rtol, atol):
+    p, p_star = M.shape
+    start = np.concatenate([M.ravel(), Q.ravel()])
+    answer = integrate.solve_ivp(
+        rhs, (0.0, t[-1]), start, method="DOP853", t_eval=t, rtol=rtol, atol=atol
+    )
+    M, Q = np.split(answer.y.T, [p * p_star], axis=1)
+    return M.reshape(-1, p, p_star), Q.reshape(-1, p, p)
 
-    Any a and a*; returns M (T, p, p*) and Q (T, p, p).
+
+def ode_scipy(M, Q, P, a, a_star, t, lr, *, rtol=1e-9, atol=1e-12):
+    """Peer of op.sgd.ode: section 2 as it stands, in the joint covariance, under solve_ivp's DOP853.
+
+    Returns M (T, p, p*) and Q (T, p, p).
     """
     p, p_star = M.shape
     size = M.size
-    outer = 4 * lr**2 / batch * np.outer(a, a)
+    C = np.diag(np.concatenate([-a, a_star]))
+    A = np.diag(a)
+
+    def rhs(_, state):
+        M, Q = state[:size].reshape(p, p_star), state[size:].reshape(p, p)
+        omega = np.block([[Q, M], [M.T, P]])
+        product = C @ omega
+        tau, kappa = np.trace(product), np.trace(product @ product)
+        X = omega[:p] @ product
+        G, H = X[:, :p], X @ C @ omega[:p].T
+        V = (tau**2 + 2 * kappa) * Q + 4 * tau * G + 8 * H
+        dM = 2 * lr * A @ (tau * M + 2 * X[:, p:])
+        F = 2 * lr * A @ (tau * Q + 2 * G)
+        dQ = F + F.T + 4 * lr**2 * A @ V @ A
+        return np.concatenate([dM.ravel(), dQ.ravel()])
+
+    return _solve(rhs, M, Q, t, rtol, atol)
+
+
+def ode_scipy_tuned(M, Q, P, a, a_star, t, lr, *, rtol=1e-9, atol=1e-12):
+    """The strongest SciPy peer that we could write: ode_scipy in the blocks of the covariance."""
+    p, p_star = M.shape
+    size = M.size
+    outer = 4 * lr**2 * np.outer(a, a)
     step = 2 * lr * a[:, None]
     teacher = P * a_star
     teacher_trace, teacher_kappa = np.trace(teacher), np.sum(teacher * teacher.T)
@@ -109,15 +196,10 @@ def ode_scipy(M, Q, P, a, a_star, t, lr, *, noise_var=0.0, batch=1, rtol=1e-9, a
         G = MA @ M.T - QA @ Q
         H = X @ MA.T - G @ QA.T
         F = step * (tau * Q + 2 * G)
-        V = (tau**2 + 2 * kappa + noise_var) * Q + 4 * tau * G + 8 * H
+        V = (tau**2 + 2 * kappa) * Q + 4 * tau * G + 8 * H
         return np.concatenate([(step * (tau * M + 2 * X)).ravel(), (F + F.T + outer * V).ravel()])
 
-    start = np.concatenate([M.ravel(), Q.ravel()])
-    answer = integrate.solve_ivp(
-        rhs, (0.0, t[-1]), start, method="DOP853", t_eval=t, rtol=rtol, atol=atol
-    )
-    states = answer.y.T
-    return states[:, :size].reshape(-1, p, p_star), states[:, size:].reshape(-1, p, p)
+    return _solve(rhs, M, Q, t, rtol, atol)
 
 
 def normals_numpy(n, seed):

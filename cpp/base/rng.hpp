@@ -95,42 +95,61 @@ inline void fill_normals(Key key, std::uint64_t step, std::uint64_t replica, Ind
 }
 
 // chi-square with `dof` degrees of freedom, one per lane and replica, by Marsaglia and Tsang's
-// method for the gamma law (exact for every dof). `slot` tells apart the draws of one step. A
-// lane's value does not depend on the other lanes: attempts are counted per lane.
+// method for the gamma law (exact for every dof): a cube of a shifted normal, accepted or rejected
+// by a uniform. The first attempt takes its normal x and the 24 bits of a block that the normals
+// did not use; only where these do not decide are more drawn, from `key`. `slot` tells apart the
+// draws of one step. A lane's value does not depend on the other lanes.
 inline Lanes chi_square(Key key, double dof, std::uint32_t slot, std::uint64_t step,
-                        const Words& replica) {
+                        const Words& replica, const Block& block, Lanes x) {
     if (dof <= 0.0) return lanes(0.0);
     const double shape = 0.5 * dof;
     const double boosted = shape < 1.0 ? shape + 1.0 : shape;
     const double d = boosted - 1.0 / 3.0;
     const double c = 1.0 / std::sqrt(9.0 * d);
-    Lanes result = lanes(0.0);
-    Mask open = fill<std::int64_t>(-1);
+
+    Lanes root = 1.0 + c * x;
+    Lanes result = (2.0 * d) * (root * root * root);
+    // Upper end of the interval that 24 bits leave to the uniform.
+    const Words coarse = ((block.w1 & 0xfff) << 12) | (block.w3 & 0xfff);
+    const Lanes upper = (as_lanes(coarse | 0x4330000000000000ULL) - (4503599627370496.0 - 1.0)) *
+                        (1.0 / 16777216.0);
+    const Lanes x2 = x * x;
+    Mask open = ~((upper < 1.0 - 0.0331 * (x2 * x2)) & (root > lanes(0.0)));
     for (std::uint64_t attempt = 0; any(open); ++attempt) {
         const std::uint64_t first = (static_cast<std::uint64_t>(slot) << 12) + 2 * attempt;
-        Lanes x, unused;
-        normals(draw(key, words(first), step, replica), x, unused);
-        const Block b = draw(key, words(first + 1), step, replica);
-        const Lanes u = uniform(b.w0, b.w1);
-        const Lanes root = 1.0 + c * x;
-        const Lanes v = root * root * root;
-        const Lanes x2 = x * x;
+        if (attempt > 0) {
+            Lanes fresh, unused;
+            normals(draw(key, words(first - 1), step, replica), fresh, unused);
+            x = select(open, fresh, x);
+            root = 1.0 + c * x;
+            result = select(open, (2.0 * d) * (root * root * root), result);
+        }
+        const Block b = draw(key, words(first), step, replica);
+        // The first time the coarse bits stay the leading ones of the uniform.
+        const Lanes fine = uniform(b.w0, b.w1);
+        const Lanes u = attempt == 0 ? upper - (1.0 - fine) * (1.0 / 16777216.0) : fine;
         const Mask positive = root > lanes(0.0);
-        Mask accept = (u < 1.0 - 0.0331 * (x2 * x2)) & positive;
-        if (any(open & ~accept)) {
-            const Lanes safe = select(positive, v, lanes(1.0));
-            accept = accept | ((log(u) < 0.5 * x2 + d * (1.0 - v + log(safe))) & positive);
-        }
-        Lanes value = (2.0 * d) * v;
-        if (shape < 1.0) {
-            for (int i = 0; i < LANES; ++i) {
-                value.set(i, value[i] * std::pow(uniform(b.w2, b.w3)[i], 1.0 / shape));
-            }
-        }
-        result = select(open & accept, value, result);
+        const Lanes v = select(positive, root * root * root, lanes(1.0));
+        const Mask accept = (log(u) < 0.5 * (x * x) + d * (1.0 - v + log(v))) & positive;
         open = open & ~accept;
     }
+    if (shape < 1.0) {
+        const Block b =
+            draw(key, words((static_cast<std::uint64_t>(slot) << 12) + 0xfff), step, replica);
+        const Lanes u = uniform(b.w0, b.w1);
+        for (int i = 0; i < LANES; ++i) result.set(i, result[i] * std::pow(u[i], 1.0 / shape));
+    }
     return result;
+}
+
+// The same with a normal of its own.
+inline Lanes chi_square(Key key, double dof, std::uint32_t slot, std::uint64_t step,
+                        const Words& replica) {
+    const Block block =
+        draw(key, words((static_cast<std::uint64_t>(slot) << 12) + 0xffe), step, replica);
+    Lanes x, unused;
+    normals(block, x, unused);
+    return chi_square(key, dof, slot, step, replica, block, x);
 }
 
 }  // namespace overparam::rng

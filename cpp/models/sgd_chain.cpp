@@ -20,22 +20,22 @@ using rng::Key;
 // Rows i >= j of a lower triangle, packed by rows.
 constexpr Index tri(Index i, Index j) { return i * (i + 1) / 2 + j; }
 
-// Cholesky factor of a packed symmetric matrix, per lane; a pivot at rounding level gives a zero
-// column.
-inline void cholesky(const Lanes* A, Lanes* L, Index p) {
+// A square root of a packed symmetric matrix, per lane: A = L D L^T with a unit lower triangle L
+// (its strict part, packed) and the roots of D. A pivot at rounding level gives a zero column.
+inline void square_root(const Lanes* A, Lanes* L, Lanes* roots, Lanes* scaled, Index p) {
     Lanes largest = A[0];
     for (Index j = 1; j < p; ++j) largest = maximum(largest, A[tri(j, j)]);
     const Lanes floor = largest * 1e-15;
     for (Index j = 0; j < p; ++j) {
         Lanes d = A[tri(j, j)];
-        for (Index k = 0; k < j; ++k) d -= L[tri(j, k)] * L[tri(j, k)];
+        for (Index k = 0; k < j; ++k) d -= scaled[tri(j, k)] * L[tri(j, k)];
         const Mask good = d > floor;
-        const Lanes root = sqrt(select(good, d, lanes(1.0)));
-        const Lanes inverse = select(good, 1.0 / root, lanes(0.0));
-        L[tri(j, j)] = select(good, root, lanes(0.0));
+        const Lanes inverse = select(good, 1.0 / d, lanes(0.0));
+        roots[j] = sqrt(select(good, d, lanes(0.0)));
         for (Index i = j + 1; i < p; ++i) {
-            Lanes s = A[tri(i, j)];
-            for (Index k = 0; k < j; ++k) s -= L[tri(i, k)] * L[tri(j, k)];
+            Lanes s = A[tri(i, j)];  // row i of L D
+            for (Index k = 0; k < j; ++k) s -= scaled[tri(i, k)] * L[tri(j, k)];
+            scaled[tri(i, j)] = s;
             L[tri(i, j)] = s * inverse;
         }
     }
@@ -70,21 +70,22 @@ class LaneGroup {
           Lstar_(Lstar),
           norms_(norms),
           data_(rng::stream_key(seed, rng::Purpose::DATA)),
-          noise_(rng::stream_key(seed, rng::Purpose::LABEL_NOISE)),
           norm_(rng::stream_key(seed, rng::Purpose::NORM)),
           B_(p_ * ps_),
           Q_(tri(p_, 0)),
           L_(tri(p_, 0)),
+          LD_(tri(p_, 0)),
+          roots_(p_),
           a_(p_),
           kept_(p_),
-          z_(ps_ + p_ + 1),
+          z_(ps_ + p_ + 3),
           w_(p_),
+          scaled_(p_),
           lambda_(p_),
           c_(p_),
           da_(p_) {
         if (m_.batch > 1) {
             K_.resize(tri(p_, 0));
-            F_.resize(tri(p_, 0));
             T_.resize(p_ * p_);
             t_.resize(p_ * p_);
             Y_.resize(p_ * p_);
@@ -135,18 +136,20 @@ class LaneGroup {
         }
     }
 
-    // Fields of one input: z = (xi*, xi), w = L xi, lambda, and c = (lr/dim) e a g'(lambda) per
-    // unit batch. Adds (second_layer_lr/dim) e g(lambda) to da_.
+    // Fields of one input: z = (xi*, xi), then a normal for the chi-square and one for the label
+    // noise; w = L xi, lambda, and c = (lr/dim) e a g'(lambda) per unit batch. Adds
+    // (second_layer_lr/dim) e g(lambda) to da_.
     void sample(std::uint64_t step, Index member) {
         const Index n = ps_ + p_;
-        const std::uint64_t pairs = static_cast<std::uint64_t>((n + 1) / 2);
-        for (std::uint64_t k = 0; k < pairs; ++k) {
-            Lanes z0, z1;
-            rng::normals(rng::draw(data_, words(static_cast<std::uint64_t>(member) * pairs + k),
-                                   step, replica_),
-                         z0, z1);
-            z_[2 * k] = z0;
-            z_[2 * k + 1] = z1;
+        const std::uint64_t pairs = static_cast<std::uint64_t>((n + 3) / 2);
+        const Index needed = n + (m_.noise_var > 0.0 ? 2 : 1);
+        for (Index k = 0; 2 * k < needed; ++k) {
+            const rng::Block block = rng::draw(
+                data_,
+                words(static_cast<std::uint64_t>(member) * pairs + static_cast<std::uint64_t>(k)),
+                step, replica_);
+            rng::normals(block, z_[2 * k], z_[2 * k + 1]);
+            if (n / 2 == k) spare_ = block;
         }
         const Lanes *xs = z_.data(), *x = z_.data() + ps_;
         Lanes e = lanes(m_.offset);
@@ -156,19 +159,16 @@ class LaneGroup {
             e += m_.a_star[r] * value(m_.activation, u);
         }
         for (Index k = 0; k < p_; ++k) {
-            Lanes u = lanes(0.0);
-            for (Index j = 0; j <= k; ++j) u += L_[tri(k, j)] * x[j];
+            Lanes u = roots_[k] * x[k];
+            scaled_[k] = u;
+            for (Index j = 0; j < k; ++j) u += L_[tri(k, j)] * scaled_[j];
             w_[k] = u;
             for (Index r = 0; r < ps_; ++r) u += B_[k * ps_ + r] * xs[r];
             lambda_[k] = u;
             e -= a_[k] * value(m_.activation, u);
         }
         if (m_.noise_var > 0.0) {
-            Lanes z0, z1;
-            rng::normals(
-                rng::draw(noise_, words(static_cast<std::uint64_t>(member)), step, replica_), z0,
-                z1);
-            e += std::sqrt(m_.noise_var) * z0;
+            e += std::sqrt(m_.noise_var) * z_[n + 1];
         }
         const double scale = 1.0 / (dim_ * static_cast<double>(m_.batch));
         const Lanes step_size = (m_.lr * scale) * e;
@@ -181,12 +181,12 @@ class LaneGroup {
     }
 
     void single(std::uint64_t step) {
-        cholesky(Q_.data(), L_.data(), p_);
+        square_root(Q_.data(), L_.data(), roots_.data(), LD_.data(), p_);
         std::fill(da_.begin(), da_.end(), lanes(0.0));
         sample(step, 0);
         const Lanes *xs = z_.data(), *x = z_.data() + ps_;
-        Lanes norm2 =
-            rng::chi_square(norm_, dim_ - static_cast<double>(ps_ + p_), 0, step, replica_);
+        Lanes norm2 = rng::chi_square(norm_, dim_ - static_cast<double>(ps_ + p_), 0, step,
+                                      replica_, spare_, z_[ps_ + p_]);
         for (Index j = 0; j < p_; ++j) norm2 += x[j] * x[j];
         for (Index i = 0; i < p_; ++i) {
             for (Index r = 0; r < ps_; ++r) B_[i * ps_ + r] += c_[i] * xs[r];
@@ -197,7 +197,7 @@ class LaneGroup {
     }
 
     void mini_batch(std::uint64_t step) {
-        cholesky(Q_.data(), L_.data(), p_);
+        square_root(Q_.data(), L_.data(), roots_.data(), LD_.data(), p_);
         for (auto* v : {&da_, &K_, &t_, &Y_, &dB_}) std::fill(v->begin(), v->end(), lanes(0.0));
         for (Index b = 0; b < m_.batch; ++b) {
             sample(step, b);
@@ -213,7 +213,7 @@ class LaneGroup {
         }
         // The directions outside the frame: F W F^T with F F^T = sum_b c_b c_b^T and W a Wishart
         // matrix with dim - n degrees of freedom, W = T T^T.
-        cholesky(K_.data(), F_.data(), p_);
+        square_root(K_.data(), L_.data(), roots_.data(), LD_.data(), p_);
         const Index columns = wishart_factor(step);
         for (Index i = 0; i < p_ * ps_; ++i) B_[i] += dB_[i];
         for (Index i = 0; i < p_; ++i) {
@@ -225,8 +225,9 @@ class LaneGroup {
         }
         for (Index k = 0; k < columns; ++k) {
             for (Index i = 0; i < p_; ++i) {
-                Lanes s = lanes(0.0);
-                for (Index j = 0; j <= i; ++j) s += F_[tri(i, j)] * T_[j * p_ + k];
+                scaled_[i] = roots_[i] * T_[i * p_ + k];
+                Lanes s = scaled_[i];
+                for (Index j = 0; j < i; ++j) s += L_[tri(i, j)] * scaled_[j];
                 w_[i] = s;
             }
             for (Index i = 0; i < p_; ++i) {
@@ -279,10 +280,11 @@ class LaneGroup {
     const Index p_, ps_;
     const double dim_;
     const double *Lstar_, *norms_;
-    const Key data_, noise_, norm_;
+    const Key data_, norm_;
     Words replica_;
-    std::vector<Lanes> B_, Q_, L_, a_, kept_, z_, w_, lambda_, c_, da_;
-    std::vector<Lanes> K_, F_, T_, t_, Y_, dB_;
+    std::vector<Lanes> B_, Q_, L_, LD_, roots_, a_, kept_, z_, w_, scaled_, lambda_, c_, da_;
+    rng::Block spare_;
+    std::vector<Lanes> K_, T_, t_, Y_, dB_;
 };
 
 template <int WIDTH_P>

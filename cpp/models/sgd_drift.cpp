@@ -277,11 +277,12 @@ class OverlapEquations : public OdeSystem {
             Map<const MatrixXd>(Q_.data(), m_.p, m_.p));
         rotate(eigen.eigenvectors().transpose(), y.data(), y.data());
         rotation_ *= eigen.eigenvectors();
+        rotated_ = true;
         return true;
     }
 
     void observe(const double* y, double* out) const override {
-        if (symmetric_) {
+        if (rotated_) {
             rotate(rotation_, y, out);
         } else {
             OdeSystem::observe(y, out);
@@ -313,7 +314,7 @@ class OverlapEquations : public OdeSystem {
     }
 
     Model m_;
-    bool noise_, trained_, symmetric_;
+    bool noise_, trained_, symmetric_, rotated_ = false;
     MatrixXd rotation_;
     std::vector<double> Q_, dQ_, da_;
     Moments work_;

@@ -20,6 +20,9 @@ from overparam import _core
 
 FloatArray = NDArray[np.float64]
 
+# Requests below this many bytes are not compared with the free memory.
+_SMALL = 2**26
+
 # A time counts as a point of the step grid when it is this close to it, relatively.
 GRID_TOLERANCE = 1e-9
 
@@ -411,6 +414,8 @@ def memory(nbytes: float, what: str, remedy: str) -> None:
     >>> from overparam import _check
     >>> _check.memory(8 * 1000, "the recorded overlaps", "replicas")
     """
+    if nbytes < _SMALL:
+        return
     free = available_memory()
     if nbytes > free:
         raise MemoryError(

@@ -360,7 +360,7 @@ def drive(
             if count == 0:
                 break
             pace = SLICE * count / max(time.perf_counter() - start, 1e-9)
-            budget = max(1, min(4 * budget, int(pace)))
+            budget = max(1, min(16 * budget, int(pace)))
             checkpoint.save(done, seconds(), arrays, now=False)
         report(1.0)
         if stored is None or stored[0] < done:
