@@ -8,9 +8,8 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
-import peers
-
 import overparam as op
+import peers
 from overparam import _core
 
 

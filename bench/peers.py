@@ -153,7 +153,7 @@ def _solve(rhs, M, Q, t, rtol, atol):
 
 
 def ode_scipy(M, Q, P, a, a_star, t, lr, *, rtol=1e-9, atol=1e-12):
-    """Peer of op.sgd.ode: section 2 as it stands, in the joint covariance, under solve_ivp's DOP853.
+    """Peer of op.sgd.ode: section 2 as it stands, in the joint covariance, under SciPy's DOP853.
 
     Returns M (T, p, p*) and Q (T, p, p).
     """

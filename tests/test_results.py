@@ -105,7 +105,8 @@ def test_optional_fields():
     point = toys.DecayPoint(method="m", status=Status.SUCCESS, origin={}, risk=1.0)
     assert point.modes is None
     assert point.problem is None
-    assert point.risk.shape == ()
+    assert point.risk == 1.0
+    assert type(point.risk) is float
     assert changed(point, modes=[1, 2]).modes.tolist() == [1.0, 2.0]
 
 

@@ -245,7 +245,8 @@ class Result:
                     f"{name} must be an array with axes ({expected}), "
                     f"but was of shape {array.shape}"
                 )
-            object.__setattr__(self, name, array)
+            # A field without axes is a number.
+            object.__setattr__(self, name, array if array.ndim else array.item())
 
     @classmethod
     def _label(cls) -> str:
@@ -268,7 +269,7 @@ class Result:
     def _arrays(self) -> dict[str, NDArray[Any]]:
         """Return the array fields that this result has."""
         arrays = {name: getattr(self, name) for name in self._specs()}
-        return {name: array for name, array in arrays.items() if array is not None}
+        return {name: np.asarray(array) for name, array in arrays.items() if array is not None}
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {f.name: _thaw(getattr(self, f.name)) for f in _fields(type(self))}

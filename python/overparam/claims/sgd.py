@@ -12,7 +12,7 @@ that the theory leaves out, and is stated beside the check.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -194,6 +194,9 @@ def _points(
 
 def _colour(index: int) -> str:
     return f"C{index}"
+
+
+_WIDTH_COLOURS = {1: "C3", 2: "C0", 4: "C1", 8: "C2", 16: "C4"}
 
 
 # ---- simulation against theory --------------------------------------------------------------------------
@@ -730,6 +733,505 @@ def _escape(
     return checks, table, [losses, prefactors, times]
 
 
+# ---- height of the plateau and rates of escape ----------------------------------------------------------
+
+
+def _grown(problem: Problem, start: Overlaps, t: float) -> FloatArray:
+    """Return by the ODE the factors by which M grows until t, along the eigenvectors of P.
+
+    In decreasing order of the eigenvalues.
+    """
+    directions = np.linalg.eigh(start.P)[1][:, ::-1]
+    later = sgd.ode(problem, start, [t], rtol=1e-12, atol=1e-20).M[0] @ directions
+    factors: FloatArray = np.linalg.norm(later, axis=0) / np.linalg.norm(
+        start.M @ directions, axis=0
+    )
+    return factors
+
+
+class _Growth(NamedTuple):
+    """A simulated growth rate of M, its standard error, and the z-value against the theory."""
+
+    rate: float
+    sem: float
+    z: float
+    finite: float
+
+
+def _simulated_growth(problem: Problem, q: float, rate: float, **numerics: Any) -> _Growth:
+    """Measure the rate at which the mean of M grows from M = m I, Q = q I, at P = I.
+
+    The mean, not the mean square: noise that SGD adds to M has mean zero.
+    """
+    share_start, exponent = 5e-4, 1.2  # |M|^2/(q rho) at the start; growth of M in e-folds
+    t = exponent / rate
+    start = _isotropic(problem, q, np.sqrt(share_start * q))
+    sampled = sgd.simulate(problem, start, [t], **numerics)
+    diagonal = np.einsum("irr->i", sampled.M[:, 0, : problem.teacher_width]) / np.trace(start.M)
+    mean, sem = _mean(diagonal)
+    # The rate falls by a fraction of the order of |M|^2/(q rho), here of its last value.
+    finite = rate * share_start * float(np.exp(2.0 * exponent))
+    measured, error = float(np.log(mean)) / t, sem / mean / t
+    replicas = len(diagonal)
+    return _Growth(measured, error, _z(measured - rate, error, replicas, finite), finite / rate)
+
+
+def _rate_check(quantity: str, growths: Sequence[_Growth], rates: Sequence[float]) -> Check:
+    """Check the weighted mean of measured/predicted growth rates."""
+    ratio = np.array([growth.rate / rate for growth, rate in zip(growths, rates, strict=True)])
+    sem = np.array([growth.sem / rate for growth, rate in zip(growths, rates, strict=True)])
+    error = float((sem**-2).sum() ** -0.5)
+    return Check(
+        quantity=quantity,
+        predicted=1.0,
+        measured=float(np.average(ratio, weights=sem**-2)),
+        sem=error,
+        tolerance=_limit() * error + growths[0].finite,
+    )
+
+
+def _last_settling_rate(problem: Problem, low: float, high: float) -> float:
+    """Return by bisection the largest lr at which the norms settle, with M = 0."""
+    while high - low > 1e-4 * high:
+        middle = 0.5 * (low + high)
+        trial = problem.replace(lr=middle)
+        # The passage of the bottleneck just above the limit takes a time of 1/sqrt(distance).
+        run = sgd.ode(trial, _isotropic(trial, 0.1), [2000.0 / (middle * trial.a[0])], throw=False)
+        low, high = (middle, high) if run.status is Status.SUCCESS else (low, middle)
+    return 0.5 * (low + high)
+
+
+def _plateau(
+    *, effort: str, seed: np.random.SeedSequence, threads: int | None, progress: Progress
+) -> Outcome:
+    more = 1 if effort == "quick" else 8
+    widths, etas, teacher_width = (2, 4, 8), (0.04, 0.08, 0.12), 2
+    starting, *seeds = seed.spawn(1 + 2 * len(widths) * len(etas))
+    rng = np.random.default_rng(starting)
+    uneven, correlated = np.diag([1.5, 1.0, 0.5]), np.array([[1.0, 0.5], [0.5, 1.0]])
+    cases: list[tuple[Problem, ArrayLike]] = [
+        (_problem(1, 1, 0.05), np.eye(1)),
+        (_problem(2, 2, 0.1), np.eye(2)),
+        (_problem(8, 4, 0.1), np.eye(4)),
+        (_problem(2, 4, 0.1), np.eye(4)),
+        (_problem(3, 3, 0.1), uneven),
+        (_problem(4, 2, 0.1), correlated),
+        (_problem(4, 2, 0.1, noise_var=0.5), np.eye(2)),
+        (_problem(4, 2, 0.3, batch=4), correlated),
+        (_problem(4, 2, 0.1, offset=0.3), np.eye(2)),
+    ]
+    heights, rates, limits = [], [], []
+    for problem, P in cases:
+        rest = sgd.plateau(problem, P)
+        flat = _isotropic(problem, 0.7, P=P)
+        settled = sgd.ode(problem, flat, [100.0 / (problem.lr * problem.a[0])], rtol=1e-12)
+        heights.append(float(settled.risk[0] / rest.risk))
+        tiny = 1e-8 * rng.standard_normal(flat.M.shape)
+        start = Overlaps(Q=float(rest.scale) / problem.a[0] * np.eye(len(tiny)), M=tiny, P=flat.P)
+        t = 2.0 / float(rest.escape_rates[0])
+        rates += list(np.log(_grown(problem, start, t)) / t / rest.escape_rates)
+        highest = float(rest.lr_max)
+        limits.append(_last_settling_rate(problem, 0.8 * highest, 1.2 * highest) / highest)
+    rows: list[dict[str, Any]] = []
+    growths, expected, z = [], [], []
+    for width in widths:
+        for eta in etas:
+            # N large enough for the height, where 1/N competes with the lr^2 term.
+            problem = _problem(width, teacher_width, eta, dim=10**5)
+            rest = sgd.plateau(problem)
+            s, R, r = float(rest.scale), float(rest.risk), float(rest.escape_rates[0])
+            done = 2 * len(growths)
+            numerics = [
+                {"seed": seeds[i], "threads": threads, "progress": share(progress, i, len(seeds))}
+                for i in (done, done + 1)
+            ]
+            # From M = 0; once the norms have forgotten the start, and long before the escape.
+            t = np.linspace(2.0, 6.0, 9) * 0.1 / eta
+            flat = _isotropic(problem, s / problem.a[0])
+            level = sgd.simulate(problem, flat, t, replicas=16 * more, **numerics[0])
+            scale = problem.a[0] * np.einsum("itkk->i", level.Q) / len(t)
+            (height, height_sem), (norm, norm_sem) = _mean(level.risk.mean(axis=1)), _mean(scale)
+            norm, norm_sem = norm / width, norm_sem / width
+            # Fluctuations, of variance 1/N, of (p + p*)^2 overlaps; those of s average out.
+            n = width + teacher_width
+            z.append(_z(height - R, height_sem, 16 * more, R * n**2 / 10**5))
+            z.append(_z(norm - s, norm_sem, 16 * more, s * n / 10**5))
+            growth = _simulated_growth(
+                problem.replace(dim=10**4), s / problem.a[0], r, replicas=128 * more, **numerics[1]
+            )
+            growths.append(growth)
+            expected.append(r)
+            rows.append(
+                {
+                    "p": width,
+                    "eta": eta,
+                    "risk": height,
+                    "risk sem": height_sem,
+                    "risk, theory": R,
+                    "s": norm,
+                    "s sem": norm_sem,
+                    "s, theory": s,
+                    "rate": growth.rate,
+                    "rate sem": growth.sem,
+                    "rate, theory": r,
+                }
+            )
+    checks = [
+        _rate_check("simulated growth rate of M / theory with lr^2 term", growths, expected),
+        _z_check("simulated growth rates", [growth.z for growth in growths]),
+        _z_check("simulated risk and norm on the plateau", z),
+        Check(
+            quantity="ODE: risk on the plateau / theory, worst case",
+            predicted=1.0,
+            measured=_worst(heights, 1.0),
+            tolerance=1e-8,  # of the integrator
+        ),
+        Check(
+            quantity="ODE: growth rates of M / theory, worst case",
+            predicted=1.0,
+            measured=_worst(rates, 1.0),
+            tolerance=1e-6,  # of the integrator; |M|^2 is below 1e-12
+        ),
+        Check(
+            quantity="ODE: largest lr with a plateau / theory, worst case",
+            predicted=1.0,
+            measured=_worst(limits, 1.0),
+            tolerance=1e-3,  # the bottleneck just above is passed slowly
+        ),
+    ]
+    fine = np.linspace(1e-3, 0.14, 60)
+
+    def curve(width: int) -> list[sgd.Plateau]:
+        return [sgd.plateau(_problem(width, teacher_width, eta)) for eta in fine]
+
+    def panel(key: str, theory: Callable[[sgd.Plateau, float], float], unit: float) -> Panel:
+        def draw(ax: Axes) -> None:
+            for width in widths:
+                colour = _WIDTH_COLOURS[width]
+                values = [theory(rest, eta) for rest, eta in zip(curve(width), fine, strict=True)]
+                ax.plot(fine, values, color=colour, label=f"p = {width}")
+                block = [row for row in rows if row["p"] == width]
+                scale = np.array([unit * row["eta"] if unit else 1.0 for row in block])
+                value, sem = (np.array([row[k] for row in block]) for k in (key, f"{key} sem"))
+                _points(ax, etas, value / scale, sem / scale, colour)
+            ylabel = "escape rate r / (4ησ)" if unit else "risk R on the plateau"
+            title = "p* = 2: formula (lines), SGD (points)"
+            _finish(ax, "η = lr/p", ylabel, title=title)
+
+        return draw
+
+    panels = [
+        panel("risk", lambda rest, _: float(rest.risk), 0.0),
+        panel(
+            "rate",
+            lambda rest, eta: float(rest.escape_rates[0]) / (4.0 * eta / teacher_width),
+            4.0 / teacher_width,
+        ),
+    ]
+    return checks, _table(rows), panels
+
+
+# ---- constrained norms ----------------------------------------------------------------------------------
+
+
+def _spherical_rate(problem: Problem) -> float:
+    """Return the growth rate of M from Q = I, M = 0 with unit rows and an orthonormal teacher."""
+    a, sigma = float(problem.a[0]), float(problem.a_star[0])
+    gamma, p = problem.lr, problem.width
+    tau = float(problem.a_star.sum()) - a * p
+    kappa = float((problem.a_star**2).sum()) + a**2 * p
+    noise = tau**2 + 2.0 * kappa + problem.noise_var - 4.0 * tau * a + 8.0 * a**2
+    return 4.0 * gamma * a * sigma - 2.0 * gamma**2 * a**2 * noise
+
+
+def _constraint(
+    *, effort: str, seed: np.random.SeedSequence, threads: int | None, progress: Progress
+) -> Outcome:
+    more = 1 if effort == "quick" else 8
+    etas, widths = (0.04, 0.08, 0.12), (2, 4)
+    kinds = {
+        "free, correlated teacher": (False, np.array([[1.0, 0.5], [0.5, 1.0]])),
+        "unit rows, orthonormal teacher": (True, np.eye(2)),
+        "unit rows, correlated teacher": (True, np.array([[1.0, 0.5], [0.5, 1.0]])),
+    }
+    jobs = len(etas) * len(widths) + len(kinds)
+    starting, *seeds = seed.spawn(1 + jobs)
+    rng = np.random.default_rng(starting)
+    rates, critical = [], []
+    for width, teacher_width, eta, noise_var in (
+        (1, 1, 0.05, 0.0),
+        (2, 2, 0.1, 0.0),
+        (4, 2, 0.1, 0.5),
+        (3, 4, 0.1, 0.0),
+        (8, 4, 0.2, 0.0),
+    ):
+        problem = _problem(width, teacher_width, eta, noise_var=noise_var, spherical=True)
+        start = _isotropic(problem, 1.0)
+        start = Overlaps(Q=start.Q, M=1e-8 * rng.standard_normal(start.M.shape), P=start.P)
+        rate = _spherical_rate(problem)
+        rates += list(np.log(_grown(problem, start, 1.0 / rate)))
+        # The rate is c gamma - d gamma^2; at gamma = c/d it vanishes, and so does learning.
+        linear = 4.0 * eta / teacher_width
+        stuck = problem.replace(lr=problem.lr * linear / (linear - rate))
+        critical += list(np.log(_grown(stuck, start, 1.0 / linear)))
+    rows: list[dict[str, Any]] = []
+    growths, expected = [], []
+    for width in widths:
+        for eta in etas:
+            problem = _problem(width, 2, eta, dim=10**4, spherical=True)
+            rate = _spherical_rate(problem)
+            done = len(growths)
+            growth = _simulated_growth(
+                problem,
+                1.0,
+                rate,
+                replicas=128 * more,
+                seed=seeds[done],
+                threads=threads,
+                progress=share(progress, done, jobs),
+            )
+            growths.append(growth)
+            expected.append(rate)
+            free = float(sgd.plateau(problem.replace(spherical=False)).escape_rates[0])
+            rows.append(
+                {
+                    "p": width,
+                    "eta": eta,
+                    "rate": growth.rate,
+                    "sem": growth.sem,
+                    "theory": rate,
+                    "theory, free norms": free,
+                }
+            )
+    # Where the runs end: with P = I any rotation has unit rows, with another P and two units only
+    # signed permutations have. cos(4 angle) tells: 1 at multiples of 90 degrees.
+    ends: dict[str, FloatArray] = {}
+    norms, losses = [], []
+    for name, (spherical, P) in kinds.items():
+        problem = _problem(2, 2, 0.08, dim=400, spherical=spherical)
+        children = seeds[done + 1].spawn(1 + 400 * more)
+        sampled = sgd.simulate(
+            problem,
+            _starts(problem, children[1:], P=P),
+            [250.0],
+            replicas=400 * more,
+            seed=children[0],
+            threads=threads,
+            progress=share(progress, done + 1, jobs),
+        )
+        done += 1
+        rotation = _rotations(sampled.M[:, 0], P, problem)
+        ends[name] = np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0])
+        losses.append(float(np.median(sampled.risk)))
+        if spherical:
+            norms.append(float(np.abs(np.einsum("itkk->itk", sampled.Q) - 1.0).max()))
+    order = {name: _mean(np.cos(4.0 * angles)) for name, angles in ends.items()}
+    free_order, free_sem = order["free, correlated teacher"]
+    checks = [
+        _rate_check("unit rows: simulated growth rate of M / theory", growths, expected),
+        _z_check("unit rows: simulated growth rates", [growth.z for growth in growths]),
+        Check(
+            quantity="unit rows, ODE: growth rate of M / theory, worst case",
+            predicted=1.0,
+            measured=_worst(rates, 1.0),
+            tolerance=1e-6,  # of the integrator
+        ),
+        Check(
+            quantity="unit rows, ODE: growth at the critical lr, worst case",
+            predicted=0.0,
+            measured=_worst(critical),
+            tolerance=1e-6,  # of the integrator
+        ),
+        Check(
+            quantity="unit rows: largest deviation of a squared norm from 1",
+            predicted=0.0,
+            measured=max(norms),
+            tolerance=1e-12,
+            side="below",
+        ),
+        Check(
+            quantity="median loss at the end, largest",
+            predicted=0.0,
+            measured=max(losses),
+            tolerance=1e-6,
+            side="below",
+        ),
+        Check(
+            quantity="free, correlated teacher: mean of cos(4 angle) of O",
+            predicted=0.0,
+            measured=free_order,
+            sem=free_sem,
+            tolerance=_limit() * free_sem,  # exact at every N: the start is rotation invariant
+        ),
+        Check(
+            quantity="unit rows, correlated teacher: mean of cos(4 angle) of O",
+            predicted=1.0,
+            measured=order["unit rows, correlated teacher"][0],
+            sem=order["unit rows, correlated teacher"][1],
+            tolerance=0.01,  # the slowest runs have not converged
+        ),
+        Check(
+            quantity="unit rows, orthonormal teacher: |mean of cos(4 angle)| of O",
+            predicted=0.0,
+            measured=abs(order["unit rows, orthonormal teacher"][0]),
+            sem=order["unit rows, orthonormal teacher"][1],
+            # Half the value at signed permutations; the law of O is not known exactly.
+            tolerance=0.5,
+            side="below",
+        ),
+    ]
+
+    def speeds(ax: Axes) -> None:
+        fine = np.linspace(1e-3, 0.14, 60)
+        for width in widths:
+            colour = _WIDTH_COLOURS[width]
+            problems = [_problem(width, 2, eta) for eta in fine]
+            free = [float(sgd.plateau(problem).escape_rates[0]) for problem in problems]
+            bound = [_spherical_rate(problem) for problem in problems]
+            ax.plot(fine, free / (2.0 * fine), color=colour, linestyle="--")
+            ax.plot(fine, bound / (2.0 * fine), color=colour, label=f"p = {width}, unit rows")
+            block = [row for row in rows if row["p"] == width]
+            unit = 2.0 * np.array(etas)
+            rate, sem = (np.array([row[key] for row in block]) for key in ("rate", "sem"))
+            _points(ax, etas, rate / unit, sem / unit, colour)
+        ax.plot([], [], color="0.3", linestyle="--", label="free norms")
+        _points(ax, [], [], None, "0.3", label="SGD, N = 10⁴")
+        _finish(ax, "η = lr/p", "escape rate r / (4ησ)", title="p* = 2")
+
+    def angles(ax: Axes) -> None:
+        bins = np.linspace(-45.0, 45.0, 31)
+        for i, (name, found) in enumerate(ends.items()):
+            folded = (np.degrees(found) + 45.0) % 90.0 - 45.0
+            ax.hist(folded, bins, histtype="step", linewidth=1.5, color=_colour(i), label=name)
+        scales = {"yscale": "log", "xticks": [-45, 0, 45]}
+        title = "p = p* = 2: the solutions found"
+        _finish(ax, "angle of O modulo 90°", "runs", title=title, **scales)
+
+    return checks, _table(rows), [speeds, angles]
+
+
+# ---- manifold of solutions and the one that is selected -------------------------------------------------
+
+
+def _manifold(
+    *, effort: str, seed: np.random.SeedSequence, threads: int | None, progress: Progress
+) -> Outcome:
+    replicas = 400 if effort == "quick" else 4000
+    cases = {
+        (2, 2): np.eye(2),
+        (3, 3): np.array([[1.0, 0.3, 0.1], [0.3, 1.0, -0.2], [0.1, -0.2, 1.0]]),
+        (4, 2): np.eye(2),
+    }
+    seeds = seed.spawn(len(cases))
+    rows: list[dict[str, Any]] = []
+    z: list[float] = []
+    found: dict[tuple[int, int], FloatArray] = {}
+    orthogonal, gram, slaved = [], [], []
+    for i, ((width, teacher_width), P) in enumerate(cases.items()):
+        problem = _problem(width, teacher_width, 0.15 / (teacher_width + 2) * 2, dim=200)
+        children = seeds[i].spawn(1 + replicas)
+        sampled = sgd.simulate(
+            problem,
+            _starts(problem, children[1:], P=P),
+            [400.0],
+            replicas=replicas,
+            seed=children[0],
+            threads=threads,
+            progress=share(progress, i, len(cases)),
+        )
+        rotation = _rotations(sampled.M[:, 0], P, problem)
+        found[width, teacher_width] = rotation
+        identity = rotation.transpose(0, 2, 1) @ rotation
+        ratio = problem.a_star[0] / problem.a[0]
+        Q = ratio * rotation @ P @ rotation.transpose(0, 2, 1)
+        off = float(np.abs(identity - np.eye(teacher_width)).max())
+        far = float(np.abs(sampled.Q[:, 0] - Q).max())
+        if width == teacher_width:
+            orthogonal.append(off)
+            gram.append(far)
+        else:
+            # Surplus units die out as 1/t. Until then they carry an error tau, which the
+            # learned directions follow: O^T O = 1 + tau/(2 sigma), up to terms in 1/t^2.
+            tau = 1.0 - np.einsum("ikk->i", sampled.Q[:, 0]) * problem.a[0]
+            norm = np.einsum("irr->i", identity) / teacher_width - 1.0
+            slaved.append(_mean(norm / (tau * teacher_width / 2.0)))
+        # The start is rotation invariant, so O is uniform: pairs of runs are independent.
+        overlap = np.einsum("ikr,ikr->i", rotation[::2], rotation[1::2])
+        mean, mean_sem = _mean(overlap)
+        square, square_sem = _mean(overlap**2)
+        z.append(_z(mean, mean_sem, len(overlap)))
+        z.append(_z(square - teacher_width / width, square_sem, len(overlap)))
+        rows.append(
+            {
+                "p": width,
+                "p*": teacher_width,
+                "runs": replicas,
+                "largest risk": float(sampled.risk.max()),
+                "max |O^T O - 1|": off,
+                "max |Q - (a*/a) O P O^T|": far,
+                "mean tr O1^T O2": mean,
+                "its sem": mean_sem,
+                "mean square": square,
+                "square's sem": square_sem,
+                "uniform": teacher_width / width,
+            }
+        )
+    square, square_sem = rows[0]["mean square"], rows[0]["square's sem"]
+    checks = [
+        Check(
+            quantity="p = p* = 2: mean square of tr O1^T O2 between two seeds",
+            predicted=1.0,
+            measured=square,
+            sem=square_sem,
+            tolerance=_limit() * square_sem,  # exact at every N
+        ),
+        _z_check("mean and mean square of tr O1^T O2", z),
+        Check(
+            quantity="p = p*: largest |O^T O - 1|",
+            predicted=0.0,
+            measured=max(orthogonal),
+            tolerance=1e-6,
+            side="below",
+        ),
+        Check(
+            quantity="p = p*: largest |Q - (a*/a) O P O^T|",
+            predicted=0.0,
+            measured=max(gram),
+            tolerance=1e-6,
+            side="below",
+        ),
+        Check(
+            quantity="p > p*: (O^T O - 1)/(tau/(2 sigma))",
+            predicted=1.0,
+            measured=slaved[0][0],
+            sem=slaved[0][1],
+            tolerance=_limit() * slaved[0][1] + 0.05,
+        ),
+    ]
+
+    def circle(ax: Axes) -> None:
+        rotation = found[2, 2]
+        proper = np.linalg.det(rotation) > 0.0
+        for chosen, radius, label in ((proper, 1.0, "det O = 1"), (~proper, 0.85, "det O = −1")):
+            x, y = radius * rotation[chosen, 0, 0], radius * rotation[chosen, 1, 0]
+            ax.plot(x, y, ".", markersize=4, label=label)
+        title = f"p = p* = 2: {replicas} seeds"
+        _finish(ax, r"$O_{11}$", r"$O_{21}$", title=title, aspect="equal")
+        ax.legend(frameon=False, fontsize="small", loc="center")
+
+    def overlaps(ax: Axes) -> None:
+        bins = np.linspace(-1.0, 1.0, 25)
+        for i, ((width, teacher_width), rotation) in enumerate(found.items()):
+            values = np.einsum("ikr,ikr->i", rotation[::2], rotation[1::2]) / teacher_width
+            label = f"p = {width}, p* = {teacher_width}"
+            style = {"histtype": "step", "linewidth": 1.5, "density": True}
+            ax.hist(values, bins, color=_colour(i), label=label, **style)
+        title = "two solutions from different seeds"
+        _finish(ax, r"$\mathrm{tr}\,O_1^{\top}O_2\,/\,p^*$", "density", title=title)
+
+    return checks, _table(rows), [circle, overlaps]
+
+
 CLAIMS = [
     Claim(
         id="sgd/ode",
@@ -752,5 +1254,27 @@ CLAIMS = [
         "N = 10^5 by the exact chain; beyond that by the ODE from random starts of that N.",
         source=_source("4"),
         function=_escape,
+    ),
+    Claim(
+        id="sgd/plateau",
+        statement="Before it finds the teacher, SGD waits on a plateau of known height and leaves it "
+        "at known rates, both with the lr^2 term; above a learning rate there is no plateau.",
+        source=_source("4"),
+        function=_plateau,
+    ),
+    Claim(
+        id="sgd/constraint",
+        statement="With rows of constant norm the escape has a rate of its own and a largest learning "
+        "rate; two units still find an orthonormal teacher in any orientation, but another teacher "
+        "only up to signed permutations.",
+        source=_source("4", "6"),
+        function=_constraint,
+    ),
+    Claim(
+        id="sgd/manifold",
+        statement="Different seeds end on different zero-loss solutions M = sqrt(a*/a) O P, with O "
+        "uniform among the matrices with orthonormal columns.",
+        source=_source("5", "6"),
+        function=_manifold,
     ),
 ]
