@@ -105,14 +105,14 @@ def sgd_arguments(problem: sgd.Problem, start: sgd.Overlaps):
 
 
 def sgd_room() -> Room:
-    problem = sgd.Problem(width=3, teacher_width=2, lr=0.3, noise_var=0.1, dim=40)
+    problem = sgd.Problem(width=3, teacher_width=2, lr=0.2, noise_var=0.1, dim=40)
     quiet = problem.replace(noise_var=0.0)
     trained = problem.replace(second_layer_lr=0.2)
     spherical = problem.replace(spherical=True, batch=3)
     erf = problem.replace(activation="erf", second_layer=1.0, teacher_second_layer=1.0)
     start = sgd.Overlaps.random(problem, scale=0.7, seed=3)
     aligned = sgd.Overlaps(Q=0.5 * np.eye(3), M=0.1 * np.eye(3, 2), P=np.eye(2))
-    times = [0.0, 0.5, 1.2]
+    times = [0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
     flow = {"problem": problem, "start": start, "t": times}
     run = {**flow, "replicas": 9, "seed": 5}
 
@@ -198,7 +198,7 @@ def sgd_room() -> Room:
             "blow-up": (ode(problem=problem.replace(lr=30.0)), Status.DIVERGED),
         },
         diverging=simulate(problem=problem.replace(lr=200.0)),
-        partly_diverging=simulate(problem=problem.replace(lr=1.5), replicas=40),
+        partly_diverging=simulate(problem=problem.replace(lr=0.8), replicas=40),
     )
 
 

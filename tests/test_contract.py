@@ -1,0 +1,510 @@
+"""What every room promises, whatever it computes: one test per promise, over all rooms' cases."""
+
+import copy
+import dataclasses
+import inspect
+import json
+import math
+import pickle
+import re
+
+import cases
+import numpy as np
+import overparam as op
+import pytest
+import toys
+from cases import ROOMS, array_fields, bits, over_rooms
+from numpy.testing import assert_allclose, assert_array_equal
+from overparam import _run, plot, results
+from overparam._problem import BaseProblem
+from overparam.results import Status, Trajectory
+
+over_simulations = pytest.mark.parametrize("call", over_rooms("simulations"))
+over_theories = pytest.mark.parametrize("call", over_rooms("theories"))
+over_trajectories = pytest.mark.parametrize("call", over_rooms("theories", "simulations"))
+over_results = pytest.mark.parametrize("call", over_rooms("theories", "simulations", "points"))
+over_all = pytest.mark.parametrize(
+    "call", over_rooms("theories", "simulations", "points", "numbers")
+)
+over_the_rooms = pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch):
+    monkeypatch.setattr(results, "_interrupted", None)
+
+
+@pytest.fixture
+def tiny_slices(monkeypatch):
+    monkeypatch.setattr(_run, "SLICE", 0.0)
+
+
+def same(one, other):
+    """All but the time it took and the threads that it used."""
+    assert type(one) is type(other)
+    assert bits(one) == bits(other)
+    assert (one.problem, one.inputs, one.method, one.status) == (
+        (other.problem, other.inputs, other.method, other.status)
+    )
+
+
+def stop_at(wanted):
+    """A progress function that stops a run like Ctrl-C between two slices."""
+
+    def progress(fraction):
+        if fraction >= wanted:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def assert_refused(function, error, name):
+    with pytest.raises(error, match=rf"\b{name}\b") as caught:
+        function()
+    assert type(caught.value) is error
+
+
+# ---- determinism ----
+
+
+@over_simulations
+def test_a_seed_repeats_the_run(call):
+    first = call()
+    same(first, call())
+    same(first, call(seed=np.random.SeedSequence(call.arguments["seed"])))
+    assert bits(first) != bits(call(seed=call.arguments["seed"] + 1))
+    fresh = call(seed=None)
+    same(fresh, call(seed=fresh.origin["seed"]))
+
+
+@over_trajectories
+def test_repeated_calls_give_the_same_bits(call):
+    same(call(), call())
+
+
+@over_simulations
+def test_threads_change_no_bit(call):
+    alone = call(replicas=17, threads=1)
+    for threads in (2, 5):
+        shared = call(replicas=17, threads=threads)
+        same(alone, shared)
+        assert shared.stats["threads"] == threads
+
+
+@over_simulations
+def test_threads_come_from_the_environment(call, monkeypatch):
+    monkeypatch.setenv("OVERPARAM_NUM_THREADS", "3")
+    assert call().stats["threads"] == 3
+    monkeypatch.setenv("OVERPARAM_NUM_THREADS", "many")
+    assert_refused(call, ValueError, "OVERPARAM_NUM_THREADS")
+
+
+@over_trajectories
+def test_slices_change_no_bit(call, monkeypatch):
+    whole = call()
+    seen = []
+    monkeypatch.setattr(_run, "SLICE", 0.0)
+    same(whole, call(progress=seen.append))
+    assert len(seen) > 5
+
+
+@over_simulations
+def test_the_first_replicas_do_not_depend_on_the_others(call):
+    many = call(replicas=17)
+    for count in (1, 7, 8, 9):
+        few = call(replicas=count)
+        for name, array in array_fields(few).items():
+            per_replica = len(array) == count and len(getattr(many, name)) == 17
+            expected = getattr(many, name)[:count] if per_replica else getattr(many, name)
+            assert array.tobytes() == expected.tobytes()
+        assert few.replicas == count
+
+
+@over_trajectories
+def test_recorded_times_change_rounding_only(call):
+    t = np.array(call.arguments["t"])
+    all_times = call()
+    alone = call(t=t[-1:])
+    more = call(t=np.append(np.linspace(0, t[-1], 23)[:-1], t[-1]))
+    for other in (alone, more):
+        for name, axes in fields_in_time(all_times).items():
+            last = [np.take(getattr(r, name), -1, axes.index("time")) for r in (all_times, other)]
+            assert_allclose(*last, rtol=1e-7, atol=1e-9)
+
+
+def fields_in_time(result):
+    """Axes of the fields that have a time axis, without t itself."""
+    axes = {name: result._axes(name) for name in array_fields(result) if name != "t"}
+    return {name: names for name, names in axes.items() if "time" in names}
+
+
+# ---- times ----
+
+
+@over_trajectories
+def test_results_are_at_exactly_the_times(call):
+    assert_array_equal(call().t, call.arguments["t"])
+    for t in ([0.0], [0.0, 1.2], [0.5], np.float32([0.5]), (0, 1)):
+        assert call(t=t).t.tolist() == np.asarray(t, dtype=float).tolist()
+
+
+@over_the_rooms
+def test_theory_and_simulation_start_at_the_start(room):
+    """At t = 0 nothing has happened: all methods agree on every field."""
+    theory, *_ = room.theories.values()
+    simulation, *_ = room.simulations.values()
+    exact, sampled = theory(t=[0.0]), simulation(t=[0.0], replicas=2)
+    table = op.compare(exact, sampled)
+    assert_allclose(table["mean"], table["theory"], rtol=1e-12, atol=1e-15)
+    assert exact.status is sampled.status is Status.SUCCESS
+    assert not sampled.diverged.any()
+
+
+# ---- results ----
+
+
+@over_the_rooms
+def test_theory_and_simulation_return_the_same_type(room):
+    trajectories = [call() for call in (*room.theories.values(), *room.simulations.values())]
+    assert len({type(result) for result in trajectories}) == 1
+    for result in trajectories:
+        assert isinstance(result, Trajectory)
+        assert result.time_label != "t"
+        assert {"t", "risk"} <= set(array_fields(result))
+    for call in room.simulations.values():
+        assert call().sampled
+    for call in (*room.theories.values(), *room.points.values()):
+        assert not call().sampled
+
+
+@over_results
+def test_results_say_where_they_come_from(call):
+    result = call()
+    assert result.problem == call.arguments["problem"]
+    assert result.status is Status.SUCCESS
+    assert result.method
+    assert result.origin["version"] == op.__version__
+    assert result.origin["build"]["compiler"]
+    if isinstance(result, Trajectory):
+        assert result.stats["seconds"] >= 0
+        assert result.stats["steps"] > 0
+    if result.sampled:
+        assert result.origin["seed"] == call.arguments["seed"]
+
+
+@over_results
+def test_results_are_read_only(call):
+    result = call()
+    for name, array in array_fields(result).items():
+        assert array.dtype == (bool if name == "diverged" else np.float64)
+        assert array.flags.c_contiguous
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+        with pytest.raises(AttributeError):
+            setattr(result, name, None)
+
+
+@over_results
+def test_results_survive_files_and_pickle(call, tmp_path):
+    result = call()
+    for again in (
+        op.load(result.save(tmp_path / "run")),
+        pickle.loads(pickle.dumps(result)),
+        copy.deepcopy(result),
+    ):
+        same(result, again)
+        assert again.stats == result.stats
+        assert again.origin == result.origin
+        with pytest.raises(ValueError, match="read-only"):
+            next(iter(array_fields(again).values()))[...] = 0
+
+
+@over_simulations
+def test_statistics_over_replicas(call):
+    result = call(replicas=8)
+    mean, sem, low = result.mean(), result.sem(), result.quantile(0.0)
+    assert type(mean) is type(sem) is type(low) is type(result)
+    assert_allclose(mean.risk, result.risk.mean(axis=0), rtol=1e-13)
+    assert_allclose(sem.risk, result.risk.std(axis=0, ddof=1) / math.sqrt(8), rtol=1e-9, atol=1e-13)
+    assert_array_equal(low.risk, result.risk.min(axis=0))
+    assert mean.stats["left_out"] == 0
+
+
+@over_all
+def test_inputs_are_untouched(call):
+    """Arrays and lists among the arguments, and the problem, are as they were."""
+    arguments = {
+        name: np.array(value) if isinstance(value, (list, np.ndarray)) else value
+        for name, value in call.arguments.items()
+    }
+    before = copy.deepcopy(arguments)
+    call(**arguments)
+    for name, value in arguments.items():
+        assert_array_equal(value, before[name]) if isinstance(value, np.ndarray) else None
+    assert (
+        arguments["overlaps" if "overlaps" in arguments else "problem"]
+        == (before["overlaps" if "overlaps" in before else "problem"])
+    )
+
+
+# ---- progress, interruption, checkpoints ----
+
+
+@over_trajectories
+def test_progress(call, capsys):
+    whole, seen = call(), []
+    same(whole, call(progress=seen.append))
+    assert seen[0] == 0.0
+    assert seen[-1] == 1.0
+    assert seen == sorted(seen)
+    assert capsys.readouterr().err == ""
+    same(whole, call(progress=True))
+    assert "100%" in capsys.readouterr().err
+
+
+@over_trajectories
+@pytest.mark.usefixtures("tiny_slices")
+def test_an_interrupted_run_leaves_what_it_computed(call):
+    whole = call()
+    with pytest.raises(KeyboardInterrupt):
+        call(progress=stop_at(0.5))
+    partial = results.interrupted()
+    assert partial.status is Status.INTERRUPTED
+    count = len(partial.t)
+    assert 0 < count < len(whole.t)
+    assert_array_equal(partial.t, whole.t[:count])
+    for name, axes in fields_in_time(partial).items():
+        computed = np.take(getattr(whole, name), range(count), axes.index("time"))
+        assert_array_equal(getattr(partial, name), computed)
+
+
+@over_simulations
+@pytest.mark.usefixtures("tiny_slices")
+def test_a_checkpoint_continues_to_the_same_bits(call, tmp_path):
+    path = tmp_path / "run.npz"
+    whole = call()
+    for wanted in (0.3, 0.7):
+        with pytest.raises(KeyboardInterrupt):
+            call(progress=stop_at(wanted), checkpoint=path)
+    seen = []
+    same(whole, call(progress=seen.append, checkpoint=path))
+    assert seen[0] >= 0.7
+    same(whole, call(checkpoint=path))
+    assert_refused(lambda: call(checkpoint=path, replicas=3), ValueError, "checkpoint")
+
+
+# ---- failures ----
+
+
+FAILING = [
+    pytest.param(*case, id=f"{room}-{name}")
+    for room, cases_ in ROOMS.items()
+    for name, case in cases_.failing.items()
+]
+
+
+@pytest.mark.parametrize(("call", "status"), FAILING)
+def test_a_theory_that_fails_gives_status_and_partial_result(call, status):
+    with pytest.raises(op.ConvergenceError) as caught:
+        call()
+    partial = caught.value.result
+    assert partial.status is status
+    count = len(partial.t)
+    assert 0 < count < len(call.arguments["t"])
+    assert partial.t.tolist() == call.arguments["t"][:count]
+    for name in fields_in_time(partial):
+        assert np.isfinite(getattr(partial, name)).all()
+    same(partial, call(throw=False))
+
+
+@over_the_rooms
+def test_all_replicas_diverge(room):
+    with pytest.raises(op.ConvergenceError) as caught:
+        room.diverging()
+    partial = caught.value.result
+    assert partial.status is Status.DIVERGED
+    assert partial.diverged.all()
+    assert partial.t.tolist() == [0.0]
+    same(partial, room.diverging(throw=False))
+
+
+@over_the_rooms
+def test_single_replicas_diverge(room):
+    result = room.partly_diverging()
+    assert result.status is Status.SUCCESS
+    lost = result.diverged
+    assert 0 < lost.sum() < len(lost)
+    assert np.isfinite(result.risk[~lost]).all()
+    assert np.isnan(result.risk[lost, -1]).all()
+    gone = np.isnan(result.risk)
+    assert (gone[:, 1:] >= gone[:, :-1]).all()
+    with np.errstate(over="ignore"):
+        reduced = result.mean(), result.sem(), result.quantile(0.5)
+    for statistics in reduced:
+        assert statistics.stats["left_out"] == lost.sum()
+        assert np.isfinite(statistics.risk[0]).all()
+    assert_array_equal(reduced[2].risk, np.nanmedian(result.risk, axis=0))
+
+
+# ---- wrong arguments ----
+
+# Wrong values of the arguments that several rooms have, with the error.
+WRONG = {
+    "problem": [(None, TypeError), (toys.Problem(rate=1.0), TypeError)],
+    "start": [(None, TypeError), (3, TypeError)],
+    "overlaps": [(None, TypeError), (np.eye(2), TypeError)],
+    "t": [
+        (None, TypeError),
+        ("1", TypeError),
+        ([True], TypeError),
+        ([1j], TypeError),
+        (1.0, ValueError),
+        ([], ValueError),
+        ([[0.0, 1.0]], ValueError),
+        ([0.0, math.nan], ValueError),
+        ([0.0, math.inf], ValueError),
+        ([-1.0, 1.0], ValueError),
+        ([1.0, 0.5], ValueError),
+        ([0.0, 1.0, 1.0], ValueError),
+        ([[0.0], [0.0, 1.0]], ValueError),
+    ],
+    "replicas": [(0, ValueError), (-1, ValueError), (2.0, TypeError), (True, TypeError)],
+    "seed": [(-1, ValueError), (1.0, TypeError), ("0", TypeError), (True, TypeError)],
+    "threads": [(0, ValueError), (-2, ValueError), (1.5, TypeError), (True, TypeError)],
+    "throw": [(1, TypeError), (None, TypeError)],
+    "progress": [(1, TypeError), ("yes", TypeError), (None, TypeError)],
+    "checkpoint": [(3, TypeError), (True, TypeError)],
+    "noise": [(1, TypeError), (None, TypeError)],
+    "method": [("fastest", ValueError), (1, TypeError), (None, TypeError)],
+    "rtol": [(0.0, ValueError), (-1e-9, ValueError), (math.nan, ValueError), ("1", TypeError)],
+    "atol": [(0.0, ValueError), (math.inf, ValueError), (None, TypeError)],
+    "max_steps": [(0, ValueError), (1e3, TypeError)],
+    "P": [
+        ("P", TypeError),
+        (1.0, ValueError),
+        ([1.0], ValueError),
+        ([[math.nan]], ValueError),
+        (-np.eye(2), ValueError),
+        ([[1.0, 0.5], [0.0, 1.0]], ValueError),
+    ],
+}
+# The time of a function of one state is a number.
+WRONG_TIME = [(None, TypeError), ([1.0], TypeError), (-1.0, ValueError), (math.nan, ValueError)]
+
+
+@over_all
+def test_each_wrong_argument_is_named(call):
+    tried = 0
+    for name in inspect.signature(call.function).parameters:
+        single = name == "t" and np.ndim(call.arguments["t"]) == 0
+        for value, error in WRONG_TIME if single else WRONG.get(name, []):
+            assert_refused(lambda name=name, value=value: call(**{name: value}), error, name)
+            tried += 1
+    assert tried > 0
+
+
+@over_simulations
+def test_a_missing_dimension_is_named(call):
+    if call.arguments["problem"].dim is not None:
+        assert_refused(call.with_problem(dim=None), ValueError, "dim")
+
+
+@over_simulations
+def test_absurd_memory_is_refused_before_it_is_taken(call):
+    with pytest.raises(MemoryError, match=r"GiB, but .* GiB are free; reduce replicas"):
+        call(replicas=10**13)
+
+
+PARAMETERS = [
+    pytest.param(room, name, id=f"{key}-{name}")
+    for key, room in ROOMS.items()
+    for name in room.wrong
+]
+
+
+@pytest.mark.parametrize(("room", "name"), PARAMETERS)
+def test_each_wrong_parameter_of_the_problem_is_named(room, name):
+    for value, error in room.wrong[name]:
+        assert_refused(
+            lambda value=value: room.problem.replace(**{name: value}),
+            error,
+            name,
+        )
+        assert_refused(
+            lambda value=value: type(room.problem).grid(
+                **{**dataclasses.asdict(room.problem), name: [value]}
+            ),
+            error,
+            name,
+        )
+
+
+# ---- problems ----
+
+
+@over_the_rooms
+def test_the_problem_is_a_value(room):
+    problem = room.problem
+    kind = type(problem)
+    assert set(room.wrong) == {field.name for field in dataclasses.fields(problem)}
+    assert problem == kind(**dataclasses.asdict(problem))
+    assert hash(problem) == hash(kind(**dataclasses.asdict(problem)))
+    text = json.dumps(problem.to_dict())
+    for again in (
+        BaseProblem.from_dict(json.loads(text)),
+        pickle.loads(pickle.dumps(problem)),
+        copy.deepcopy(problem),
+    ):
+        assert again == problem
+    for name in room.wrong:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(problem, name, 1)
+    with pytest.raises(TypeError, match="positional"):
+        kind(1)
+    with pytest.raises(TypeError, match="no parameter 'widht'"):
+        problem.replace(widht=3)
+    assert kind.grid(**dataclasses.asdict(problem)) == [problem]
+
+
+# ---- plots, tables, labelled arrays ----
+
+
+@over_the_rooms
+def test_theory_against_simulation_is_one_call(room):
+    from matplotlib import pyplot as plt
+
+    theory = next(iter(room.theories.values()))()
+    sampled = next(iter(room.simulations.values()))(replicas=5)
+    table = op.compare(theory, sampled)
+    assert table.columns == ("field", "t", "theory", "mean", "sem", "z", "relative")
+    assert np.isfinite(table["mean"]).all()
+    for draw in (plot.trajectory, plot.compare):
+        ax = draw(theory, sampled)
+        assert ax.get_xlabel() == theory.time_label
+        assert ax.get_ylabel() == "risk"
+        plt.close(ax.figure)
+
+
+@over_results
+def test_to_xarray(call):
+    result = call()
+    data = result.to_xarray()
+    for name, array in array_fields(result).items():
+        assert data[name].dims == result._axes(name)
+        assert_array_equal(data[name].values, array)
+    assert data.attrs["status"] == "SUCCESS"
+    assert re.search(r"Problem\(", data.attrs["problem"])
+
+
+def test_every_public_function_has_a_case():
+    for name, room in ROOMS.items():
+        module = getattr(op, name)
+        public = {getattr(module, entry) for entry in module.__all__}
+        functions = {entry for entry in public if inspect.isfunction(entry)}
+        assert functions == {call.function for call in room.calls.values()}
+
+
+def test_the_level_of_false_alarms():
+    """One comparison of many replicas is judged by four standard errors."""
+    assert_allclose(cases.standard_errors(1, 10**9), 4.0, rtol=1e-6)
+    assert 4 < cases.standard_errors(50, 64) < 6
