@@ -12,8 +12,9 @@ namespace overparam::rng {
 
 // What a stream is for. Streams of different purposes never overlap.
 enum class Purpose : std::uint32_t {
-    DATA,         // inputs x of direct simulations, Gaussian fields of the reduced ones
-    LABEL_NOISE,  // noise on the teacher's output
+    DATA,         // inputs x of direct simulations
+    FIELDS,       // Gaussian fields of the overlap chain, with its label noise
+    LABEL_NOISE,  // noise on the teacher's output in direct simulations
     NORM,         // chi-square and Wishart parts of inputs outside the network's span
 };
 

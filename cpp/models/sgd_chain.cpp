@@ -69,7 +69,7 @@ class LaneGroup {
           dim_(dim),
           Lstar_(Lstar),
           norms_(norms),
-          data_(rng::stream_key(seed, rng::Purpose::DATA)),
+          fields_(rng::stream_key(seed, rng::Purpose::FIELDS)),
           norm_(rng::stream_key(seed, rng::Purpose::NORM)),
           B_(p_ * ps_),
           Q_(tri(p_, 0)),
@@ -145,7 +145,7 @@ class LaneGroup {
         const Index needed = n + (m_.noise_var > 0.0 ? 2 : 1);
         for (Index k = 0; 2 * k < needed; ++k) {
             const rng::Block block = rng::draw(
-                data_,
+                fields_,
                 words(static_cast<std::uint64_t>(member) * pairs + static_cast<std::uint64_t>(k)),
                 step, replica_);
             rng::normals(block, z_[2 * k], z_[2 * k + 1]);
@@ -280,7 +280,7 @@ class LaneGroup {
     const Index p_, ps_;
     const double dim_;
     const double *Lstar_, *norms_;
-    const Key data_, norm_;
+    const Key fields_, norm_;
     Words replica_;
     std::vector<Lanes> B_, Q_, L_, LD_, roots_, a_, kept_, z_, w_, scaled_, lambda_, c_, da_;
     rng::Block spare_;

@@ -393,8 +393,7 @@ class RiccatiEquations : public OdeSystem {
         for (Index i = 0; i < p_; ++i) trace += turn(i, i) / (c[i] * c[i]);
         for (Index i = 0; i < p_; ++i) {
             for (Index j = 0; j < p_; ++j) {
-                turn(i, j) *=
-                    4.0 * eta_ * (c[j] - c[i]) / (c[i] * c[j] * (c[i] + c[j]) * (c[i] + c[j]));
+                turn(i, j) *= 4.0 * eta_ * (c[j] - c[i]) / (c[i] * c[j] * (c[i] + c[j]));
             }
         }
         dy[0] = 1.0;

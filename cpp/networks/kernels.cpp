@@ -10,6 +10,10 @@ namespace overparam {
 namespace {
 
 constexpr double TWO_PI = 2.0 * M_PI;
+// A conditional variance below this fraction of the variance is rounding.
+constexpr double ROUNDING = 1e-11;
+// Fields whose correlation is this close to one count as parallel.
+constexpr double PARALLEL = 1e-12;
 
 double safe_sqrt(double x) { return std::sqrt(std::max(x, 0.0)); }
 double safe_asin(double x) { return std::asin(std::clamp(x, -1.0, 1.0)); }
@@ -53,19 +57,26 @@ double relu_step(double caa, double cab, double cbb) {
 // Covariance of x and y given that z = 0.
 double given(double cxy, double cxz, double cyz, double czz) { return cxy - cxz * cyz / czz; }
 
+// Variance of x given that z = 0; none where only rounding is left of it. What such a field does is
+// then decided by the two terms that it enters, which are complementary.
+double given(double cxx, double cxz, double czz) {
+    const double v = cxx - cxz * cxz / czz;
+    return v > ROUNDING * cxx ? v : 0.0;
+}
+
 // E[a_+ theta(b) theta(c)], by Gaussian integration by parts on a.
 double relu_step_step(const Cov3& k) {
     double r = 0.0;
     if (k.aa > 0.0) {
-        const double bb = given(k.bb, k.ab, k.ab, k.aa), cc = given(k.cc, k.ac, k.ac, k.aa);
+        const double bb = given(k.bb, k.ab, k.aa), cc = given(k.cc, k.ac, k.aa);
         r += k.aa * density(k.aa) * orthant2(correlation(given(k.bc, k.ab, k.ac, k.aa), bb, cc));
     }
     if (k.bb > 0.0) {
-        const double aa = given(k.aa, k.ab, k.ab, k.bb), cc = given(k.cc, k.bc, k.bc, k.bb);
+        const double aa = given(k.aa, k.ab, k.bb), cc = given(k.cc, k.bc, k.bb);
         r += k.ab * density(k.bb) * orthant2(correlation(given(k.ac, k.ab, k.bc, k.bb), aa, cc));
     }
     if (k.cc > 0.0) {
-        const double aa = given(k.aa, k.ac, k.ac, k.cc), bb = given(k.bb, k.bc, k.bc, k.cc);
+        const double aa = given(k.aa, k.ac, k.cc), bb = given(k.bb, k.bc, k.cc);
         r += k.ac * density(k.cc) * orthant2(correlation(given(k.ab, k.ac, k.bc, k.cc), aa, bb));
     }
     return r;
@@ -95,7 +106,7 @@ double orthant4(const double r[4][4]) {
                 const double kk = 1.0 - (ki * ki - 2.0 * c * ki * kj + kj * kj) / d;
                 const double ll = 1.0 - (li * li - 2.0 * c * li * lj + lj * lj) / d;
                 const double kl = t * r[k][l] - (ki * li - c * (ki * lj + kj * li) + kj * lj) / d;
-                const double rho = kk > 0.0 && ll > 0.0 ? kl / std::sqrt(kk * ll) : 0.0;
+                const double rho = kk > ROUNDING && ll > ROUNDING ? kl / std::sqrt(kk * ll) : 0.0;
                 integral += rule.weights[q] * 3.0 * y * y * orthant2(rho);
             }
             result += end * integral / TWO_PI;
@@ -104,14 +115,34 @@ double orthant4(const double r[4][4]) {
     return result;
 }
 
-// E[theta(u) theta(v) w_+ z_+] for fields of the covariance `c`.
-double relu_slope_slope_value_value(const double* c, Index n, Index u, Index v, Index w, Index z) {
+// Parallel fields switch on together: replaces each field by the first one that it is parallel to,
+// and multiplies `scale` by the ratio for those among the first `values`. False if the average
+// vanishes, because a field is zero or two are antiparallel.
+bool merge_parallel(const double* c, Index n, Index* fields, int count, int values, double& scale) {
+    for (int i = 0; i < count; ++i) {
+        const double variance = c[fields[i] * n + fields[i]];
+        if (variance <= 0.0) return false;
+        for (int j = 0; j < i; ++j) {
+            const double other = c[fields[j] * n + fields[j]];
+            const double r = c[fields[i] * n + fields[j]] / std::sqrt(variance * other);
+            if (r < -1.0 + PARALLEL) return false;
+            if (r > 1.0 - PARALLEL) {
+                if (i < values) scale *= std::sqrt(variance / other);
+                fields[i] = fields[j];
+                break;
+            }
+        }
+    }
+    return true;
+}
+
+// E[theta(u) theta(v) w_+ z_+] for fields of the covariance `c` no two of which are parallel,
+// unless they are the same.
+double relu_merged(const double* c, Index n, Index u, Index v, Index w, Index z) {
     const auto cov = [&](Index i, Index j) { return c[i * n + j]; };
     const auto cov3 = [&](Index i, Index j, Index k) {
         return Cov3{cov(i, i), cov(i, j), cov(i, k), cov(j, j), cov(j, k), cov(k, k)};
     };
-    if (cov(u, u) <= 0.0 || cov(v, v) <= 0.0 || cov(w, w) <= 0.0 || cov(z, z) <= 0.0) return 0.0;
-
     // w_+ and z_+ contain their own steps; keep only the steps that are not repeated.
     Index steps[2];
     int count = 0;
@@ -124,15 +155,15 @@ double relu_slope_slope_value_value(const double* c, Index n, Index u, Index v, 
         const double ws = cov(w, s), ss = cov(s, s);
         if (count == 1) {
             return cov(w, w) * orthant2(correlation(ws, cov(w, w), ss)) +
-                   ws * density(ss) * safe_sqrt(given(cov(w, w), ws, ws, ss)) / std::sqrt(TWO_PI);
+                   ws * density(ss) * safe_sqrt(given(cov(w, w), ws, ss)) / std::sqrt(TWO_PI);
         }
         const Index q = steps[1];
         double r = cov(w, w) * orthant3(cov3(w, s, q));
         for (const auto& [x, y] : {std::pair<Index, Index>{s, q}, std::pair<Index, Index>{q, s}}) {
             const double xx = cov(x, x), wx = cov(w, x), xy = cov(x, y);
             r += wx * density(xx) *
-                 relu_step(given(cov(w, w), wx, wx, xx), given(cov(w, y), wx, xy, xx),
-                           given(cov(y, y), xy, xy, xx));
+                 relu_step(given(cov(w, w), wx, xx), given(cov(w, y), wx, xy, xx),
+                           given(cov(y, y), xy, xx));
         }
         return r;
     }
@@ -140,15 +171,14 @@ double relu_slope_slope_value_value(const double* c, Index n, Index u, Index v, 
 
     // Integration by parts on z.
     const double zz = cov(z, z), wz = cov(w, z);
-    const double ww_z = given(cov(w, w), wz, wz, zz);
+    const double ww_z = given(cov(w, w), wz, zz);
     if (count == 1) {
         const Index s = steps[0];
         const double zs = cov(z, s), ss = cov(s, s), ws = cov(w, s);
-        return zz * density(zz) * relu_step(ww_z, given(ws, wz, zs, zz), given(ss, zs, zs, zz)) +
+        return zz * density(zz) * relu_step(ww_z, given(ws, wz, zs, zz), given(ss, zs, zz)) +
                wz * orthant3(cov3(z, w, s)) +
                zs * density(ss) *
-                   relu_step(given(cov(w, w), ws, ws, ss), given(wz, ws, zs, ss),
-                             given(zz, zs, zs, ss));
+                   relu_step(given(cov(w, w), ws, ss), given(wz, ws, zs, ss), given(zz, zs, ss));
     }
     const Index field[4] = {u, v, w, z};
     double r4[4][4];
@@ -161,13 +191,20 @@ double relu_slope_slope_value_value(const double* c, Index n, Index u, Index v, 
     // E[w_+ theta(a) theta(b) | x = 0]
     const auto conditional = [&](Index a, Index b, Index x) {
         const double xx = cov(x, x), xw = cov(x, w), xa = cov(x, a), xb = cov(x, b);
-        return relu_step_step({given(cov(w, w), xw, xw, xx), given(cov(w, a), xw, xa, xx),
-                               given(cov(w, b), xw, xb, xx), given(cov(a, a), xa, xa, xx),
-                               given(cov(a, b), xa, xb, xx), given(cov(b, b), xb, xb, xx)});
+        return relu_step_step({given(cov(w, w), xw, xx), given(cov(w, a), xw, xa, xx),
+                               given(cov(w, b), xw, xb, xx), given(cov(a, a), xa, xx),
+                               given(cov(a, b), xa, xb, xx), given(cov(b, b), xb, xx)});
     };
     return zz * density(zz) * conditional(u, v, z) + wz * orthant4(r4) +
            cov(z, u) * density(cov(u, u)) * conditional(z, v, u) +
            cov(z, v) * density(cov(v, v)) * conditional(z, u, v);
+}
+
+double relu_slope_slope_value_value(const double* c, Index n, Index u, Index v, Index w, Index z) {
+    Index fields[4] = {w, z, u, v};
+    double scale = 1.0;
+    if (!merge_parallel(c, n, fields, 4, 2, scale)) return 0.0;
+    return scale * relu_merged(c, n, fields[2], fields[3], fields[0], fields[1]);
 }
 
 // ---- erf: Saad and Solla (1995)
@@ -201,9 +238,12 @@ double kernel_slope_field(Activation g, double cuu, double cuv) {
 
 double kernel_slope_slope_value(Activation g, const double* c, Index n, Index u, Index v, Index w) {
     if (g == Activation::ERF) return 0.0;
+    Index fields[3] = {w, u, v};
+    double scale = 1.0;
+    if (!merge_parallel(c, n, fields, 3, 1, scale)) return 0.0;
+    w = fields[0], u = fields[1], v = fields[2];
     const double uu = c[u * n + u], vv = c[v * n + v], ww = c[w * n + w];
-    if (uu <= 0.0 || vv <= 0.0 || ww <= 0.0) return 0.0;
-    if ((u == w && v == w)) return safe_sqrt(ww / TWO_PI);
+    if (u == w && v == w) return std::sqrt(ww / TWO_PI);
     if (u == w || v == w || u == v) {
         const Index s = u == w ? v : u;  // the step that w_+ does not contain
         return relu_step(ww, c[w * n + s], c[s * n + s]);

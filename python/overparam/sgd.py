@@ -360,7 +360,7 @@ class Overlaps:
         >>> import overparam as op
         >>> problem = op.sgd.Problem(width=4, teacher_width=2, lr=0.1, dim=10**12)
         >>> start = op.sgd.Overlaps.random(problem, scale=0.7)
-        >>> abs(start.Q[0, 0] - 0.49) < 1e-5
+        >>> bool(abs(start.Q[0, 0] - 0.49) < 1e-5)
         True
         """
         dim = _dimension(problem)
