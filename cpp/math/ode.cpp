@@ -113,6 +113,11 @@ void OdeIntegrator::stabilise() {
 
 // Hairer, Norsett, Wanner, section II.4: a first step from the size of y' and of y''.
 void OdeIntegrator::first_step() {
+    if (below_resolution()) {
+        done_ = true;
+        status_ = Status::STEP_UNDERFLOW;
+        return;
+    }
     rhs(y_.data(), f_.data());
     const auto scaled = [&](const std::vector<double>& v) {
         double s = 0.0;
@@ -135,10 +140,6 @@ void OdeIntegrator::first_step() {
     const double h1 = top <= 1e-15 ? std::max(1e-6, h0 * 1e-3) : std::pow(0.01 / top, 1.0 / order);
     h_ = std::min({100.0 * h0, h1, last});
     if (!std::isfinite(h_) || h_ <= 0.0) reject(1.0, false);
-    if (!done_ && below_resolution()) {
-        done_ = true;
-        status_ = Status::STEP_UNDERFLOW;
-    }
 }
 
 // Whether the tolerances ask for more digits than the state has.

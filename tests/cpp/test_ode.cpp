@@ -122,10 +122,12 @@ TEST_CASE("a solution that leaves every bound is DIVERGED, with the values befor
 }
 
 TEST_CASE("impossible tolerances and exhausted steps have their own status") {
-    OdeIntegrator tiny(std::make_unique<Function>(2, oscillator), {0.0, 1.0}, {1.0}, 1e-40, 1e-40,
-                       OdeMethod::DOP853, MANY);
-    REQUIRE(tiny.advance(MANY));
-    CHECK(tiny.status() == Status::STEP_UNDERFLOW);
+    for (double tolerance : {1e-20, 1e-40, 1e-300}) {
+        OdeIntegrator tiny(std::make_unique<Function>(2, oscillator), {0.0, 1.0}, {1.0}, tolerance,
+                           tolerance, OdeMethod::DOP853, MANY);
+        REQUIRE(tiny.advance(MANY));
+        CHECK(tiny.status() == Status::STEP_UNDERFLOW);
+    }
     OdeIntegrator few = make(2, oscillator, {0.0, 1.0}, {1e6}, 1e-10, OdeMethod::DOP853, 5);
     REQUIRE(few.advance(MANY));
     CHECK(few.status() == Status::MAX_STEPS);
