@@ -3,10 +3,8 @@ import json
 import math
 import os
 import pathlib
-import signal
 import subprocess
 import sys
-import textwrap
 import time
 
 import naive
@@ -17,7 +15,7 @@ from cases import FALSE_ALARM, sgd_arguments, smallest_pvalue, standard_errors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from overparam import _check, _core, _run, sgd
+from overparam import _check, _core, sgd
 from overparam.results import Status
 from overparam.sgd import Overlaps, Problem
 from scipy import stats
@@ -214,21 +212,21 @@ def test_selected_rotation_reference(method):
     options = {"noise": False, "method": method, "rtol": 1e-10, "atol": 1e-14}
     t, atol = [isotropic["input"]["alpha"]], isotropic["tol_abs"]
     M = sgd.ode(problem, start, t, **options).M[0]
-    O = sgd.selected_rotation(problem, start)  # noqa: E741
+    chosen = sgd.selected_rotation(problem, start)
     assert_allclose(M, isotropic["M_final"], rtol=0, atol=atol)
-    assert_allclose(O, isotropic["predicted"], rtol=0, atol=atol)
-    assert_allclose(np.abs(M - O).max(), isotropic["pred_dev"], rtol=0, atol=atol)
+    assert_allclose(chosen, isotropic["predicted"], rtol=0, atol=atol)
+    assert_allclose(np.abs(M - chosen).max(), isotropic["pred_dev"], rtol=0, atol=atol)
     left, _, right = np.linalg.svd(start.M)
     assert_allclose(np.abs(M - left @ right).max(), isotropic["polar_M0_dev"], rtol=0, atol=atol)
 
     P = np.diag(ordered["P_diag"])
     start = Overlaps(Q=start.Q, M=1e-3 * start.M, P=P)
-    O = sgd.selected_rotation(problem, start)  # noqa: E741
+    chosen = sgd.selected_rotation(problem, start)
     learned = sgd.ode(problem, start, t, **options).M[0] @ np.linalg.inv(P)
     atol = ordered["tol_abs"]
     assert_allclose(learned, ordered["O_final"], rtol=0, atol=atol)
-    assert_allclose(O, ordered["QR_prediction"], rtol=0, atol=atol)
-    assert_allclose(np.abs(learned - O).max(), ordered["dev"], rtol=0, atol=atol)
+    assert_allclose(chosen, ordered["QR_prediction"], rtol=0, atol=atol)
+    assert_allclose(np.abs(learned - chosen).max(), ordered["dev"], rtol=0, atol=atol)
 
 
 def committee(activation, state, a, a_star):
@@ -338,7 +336,7 @@ def test_fluctuations_reference():
 
 # Widths on both sides of the borders of the unrolled loops (8) and of vector registers.
 SIZES = [(1, 1), (1, 4), (2, 3), (3, 2), (4, 5), (5, 1), (6, 3), (7, 2), (8, 3), (9, 1), (10, 5)]
-SIZES += [(17, 2)]
+SIZES += [(17, 2), (130, 7)]
 OPTIONS = {
     "plain": {},
     "noise": {"noise_var": 0.3},
@@ -550,7 +548,9 @@ def test_ode_is_naive(size, name, method):
     assert_same_trajectory(tight, expected, rtol=1e-7)
 
 
-@pytest.mark.parametrize(("activation", "size"), [("erf", (2, 3)), ("erf", (3, 1)), ("relu", (1, 1))])
+@pytest.mark.parametrize(
+    ("activation", "size"), [("erf", (2, 3)), ("erf", (3, 1)), ("relu", (1, 1))]
+)
 def test_committee_ode_is_naive(activation, size):
     rng = np.random.default_rng(2)
     options = {"lr": 0.4, "activation": activation, "offset": 0.1, "noise_var": 0.1}
@@ -601,7 +601,14 @@ def test_modes_of_a_wide_student():
     assert_allclose(surplus, surplus[0], rtol=1e-12)
 
 
-RICCATI = [((1, 1), 0.0), ((2, 3), 0.1), ((3, 3), 0.0), ((5, 2), 0.0), ((9, 2), -0.05), ((4, 1), 0.0)]
+RICCATI = [
+    ((1, 1), 0.0),
+    ((2, 3), 0.1),
+    ((3, 3), 0.0),
+    ((5, 2), 0.0),
+    ((9, 2), -0.05),
+    ((4, 1), 0.0),
+]
 
 
 @pytest.mark.parametrize(("size", "offset"), RICCATI)
@@ -832,13 +839,11 @@ def test_selected_rotation_is_naive(eigenvalues):
         U = rotation(rng, ps)
         P = (U * eigenvalues) @ U.T
         P = 0.5 * (P + P.T)
-        start = Overlaps(
-            Q=random_overlaps(rng, p, 1).Q, M=1e-3 * rng.standard_normal((p, ps)), P=P
-        )
-        O = sgd.selected_rotation(Problem(width=p, teacher_width=ps, lr=0.1), start)  # noqa: E741
+        start = Overlaps(Q=random_overlaps(rng, p, 1).Q, M=1e-3 * rng.standard_normal((p, ps)), P=P)
+        chosen = sgd.selected_rotation(Problem(width=p, teacher_width=ps, lr=0.1), start)
         expected = naive.selected_rotation(start.M, start.Q, start.P)
-        assert_allclose(O, expected, atol=1e-9)
-        assert_allclose(O.T @ O, np.eye(ps), atol=1e-13)
+        assert_allclose(chosen, expected, atol=1e-9)
+        assert_allclose(chosen.T @ chosen, np.eye(ps), atol=1e-13)
 
 
 @pytest.mark.parametrize(("p", "ps"), [(1, 1), (3, 2), (2, 4)])
@@ -855,7 +860,9 @@ def test_seed_ratio_is_naive(p, ps):
     expected = naive.seed_ratio(p, ps, 0.4, 1.3, 0.6, 0.8 / ps, gamma=0.07, Delta=0.3)
     assert_allclose(sgd.seed_ratio(problem, start), expected, rtol=1e-6)
     # Only the traces count: a random start at finite N is as good.
-    tilted = Overlaps(Q=0.4 * np.eye(p) + 0.02 * (np.ones((p, p)) - np.eye(p)), M=start.M, P=start.P)
+    tilted = Overlaps(
+        Q=0.4 * np.eye(p) + 0.02 * (np.ones((p, p)) - np.eye(p)), M=start.M, P=start.P
+    )
     assert_allclose(sgd.seed_ratio(problem, tilted), expected, rtol=1e-6)
     assert sgd.seed_ratio(problem.replace(lr=0.0), start) == 0.0
 
@@ -995,9 +1002,7 @@ def test_the_mean_of_one_step(size, options, method):
     problem = random_problem(rng, *size, lr=0.1 * size[0], **options)
     start = random_overlaps(rng, *size)
     replicas = 100_000 if problem.batch * problem.dim < 100 else 20_000
-    run = sgd.simulate(
-        problem, start, [1 / problem.dim], replicas=replicas, method=method, seed=2
-    )
+    run = sgd.simulate(problem, start, [1 / problem.dim], replicas=replicas, method=method, seed=2)
     step = sgd.mean_step(problem, start)
     sample = flattened(run.M, run.Q)[:, 0]
     error = np.abs(sample.mean(axis=0) - flattened(step.M, step.Q))
@@ -1042,7 +1047,7 @@ LAWS = {
     "batch-small-rest": ((3, 2, 7), {"batch": 5, "lr": 0.3}),
     "spherical": ((3, 2, 50), {"spherical": True}),
     "trained": ((3, 2, 50), {"second_layer_lr": 0.3, "batch": 2}),
-    "tight": ((3, 2, 6), {"lr": 0.15}),
+    "tight": ((3, 2, 6), {"lr": 0.05}),
     "no-rest": ((3, 2, 5), {"lr": 0.05, "noise_var": 0.1}),
     "erf": ((3, 2, 50), {"activation": "erf", "lr": 1.0}),
     "relu": ((3, 2, 50), {"activation": "relu", "lr": 0.8, "offset": 0.1}),
@@ -1098,17 +1103,14 @@ def test_direct_sgd_below_the_dimension_of_the_chain(dim):
     start = Overlaps.from_weights(W, W_star)
     steps, replicas = [1, 4, 12], 1200
     run = sgd.simulate(problem, start, np.array(steps) / dim, method="direct", replicas=replicas)
-    (_, _, P, a, a_star), _ = sgd_arguments(problem, start)
     draws = [
-        naive.direct_sgd(rng, W, W_star, a, a_star, steps, gamma=0.02, Delta=0.1)
+        naive.direct_sgd(rng, W, W_star, problem.a, problem.a_star, steps, gamma=0.02, Delta=0.1)
         for _ in range(replicas)
     ]
     M, Q = (np.array([draw[i] for draw in draws]) for i in (0, 1))
     sample, others = flattened(run.M, run.Q), flattened(M, Q)
     # Columns that occur twice (Q is symmetric) only make the rule stricter.
-    assert (
-        smallest_pvalue(sample.reshape(replicas, -1), others.reshape(replicas, -1)) > FALSE_ALARM
-    )
+    assert smallest_pvalue(sample.reshape(replicas, -1), others.reshape(replicas, -1)) > FALSE_ALARM
     message = r'dim must be at least width \+ teacher_width = 5 for the chain \(use method="direct'
     with pytest.raises(ValueError, match=message):
         sgd.simulate(problem, start, [1.0])
@@ -1122,6 +1124,7 @@ RANDOM_STARTS = [
     ((3, 2, 4), None),  # fewer columns than units are left
     ((2, 2, 2), None),  # none are left
     ((3, 2, 5), [[1.0, -2.0], [-2.0, 4.0]]),  # of rank one
+    ((2, 3, 2), np.ones((3, 3)).tolist()),  # of rank one, in fewer dimensions than units
     ((9, 1, 30), [[2.0]]),
 ]
 
@@ -1133,8 +1136,8 @@ def test_random_starts_have_the_law_of_gaussian_weights(sizes, P):
     problem = Problem(width=p, teacher_width=ps, lr=0.1, dim=dim)
     P = np.eye(ps) if P is None else np.array(P)
     values, vectors = np.linalg.eigh(P)
-    frame = np.eye(ps, dim) if dim >= ps else np.eye(dim)[:1].repeat(ps, axis=0)
-    W_star = math.sqrt(dim) * (vectors * np.sqrt(np.maximum(values, 0))) @ frame
+    root = vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0))
+    W_star = math.sqrt(dim) * root @ np.eye(ps, dim)
     rng, upper = np.random.default_rng(1), np.triu_indices(p)
     samples = []
     for seed in np.random.SeedSequence(5).spawn(draws):
@@ -1225,3 +1228,578 @@ def test_simulation_without_learning_rate_stays():
         assert_array_equal(run.Q[0, 1], run.Q[0, 0])
     flow = sgd.ode(problem, start, [0.0, 2.0])
     assert_allclose(flow.Q[1], start.Q, rtol=1e-14)
+
+
+# ---- invariants ----------------------------------------------------------------------------------
+
+seeds = st.integers(0, 2**32 - 1)
+widths = st.integers(1, 10)
+teacher_widths = st.integers(1, 4)
+over_states = given(seed=seeds, p=widths, ps=teacher_widths)
+over_small_states = given(seed=seeds, p=st.integers(1, 5), ps=st.integers(1, 3))
+few = settings(max_examples=20)
+
+
+def close(value, expected, *, rtol=1e-10):
+    """Equal up to rounding of numbers of the size of the largest."""
+    assert_allclose(value, expected, rtol=rtol, atol=rtol * max(np.abs(expected).max(), 1e-3))
+
+
+def transformed(state, left, right=None):
+    """Overlaps of the units left W and right W*."""
+    right = np.eye(len(state.P)) if right is None else right
+    Q, P = left @ state.Q @ left.T, right @ state.P @ right.T
+    return Overlaps(Q=0.5 * (Q + Q.T), M=left @ state.M @ right.T, P=0.5 * (P + P.T))
+
+
+def assert_transforms(problem, state, other, there, left, right=None):
+    """Drift and risk of `other` at `there` are those at `state`, for units left W, right W*."""
+    right = np.eye(len(state.P)) if right is None else right
+    for noise in (True, False):
+        dQ, dM = sgd.drift(problem, state, noise=noise)
+        turned_Q, turned_M = sgd.drift(other, there, noise=noise)
+        close(turned_Q, left @ dQ @ left.T)
+        close(turned_M, left @ dM @ right.T)
+    close(sgd.risk(other, there), sgd.risk(problem, state))
+
+
+@few
+@given(seed=seeds, p=widths, ps=teacher_widths, c=st.floats(0.3, 3.0), d=st.floats(0.3, 3.0))
+def test_only_products_of_scales_matter(seed, p, ps, c, d):
+    """(W, a, lr) -> (c W, a/c^2, c^2 lr) and (W*, a*) -> (d W*, a*/d^2)."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, p, ps, offset=0.2, noise_var=0.1, batch=2)
+    state = random_overlaps(rng, p, ps)
+    other = problem.replace(
+        second_layer=problem.a / c**2,
+        teacher_second_layer=problem.a_star / d**2,
+        lr=c**2 * problem.lr,
+    )
+    left, right = c * np.eye(p), d * np.eye(ps)
+    assert_transforms(problem, state, other, transformed(state, left, right), left, right)
+
+
+@pytest.mark.parametrize("method", ["chain", "direct"])
+def test_only_products_of_scales_matter_replica_by_replica(method):
+    problem = Problem(width=3, teacher_width=2, lr=0.3, dim=20, noise_var=0.1)
+    start, c = Overlaps.random(problem, scale=0.7), 1.7
+    other = problem.replace(second_layer=problem.a / c**2, lr=c**2 * problem.lr)
+    ours, theirs = (
+        sgd.simulate(problem_, start_, [0.5, 3.0], replicas=9, method=method)
+        for problem_, start_ in ((problem, start), (other, transformed(start, c * np.eye(3))))
+    )
+    assert_allclose(theirs.M, c * ours.M, rtol=1e-7, atol=1e-9)
+    assert_allclose(theirs.Q, c**2 * ours.Q, rtol=1e-7, atol=1e-9)
+    assert_allclose(theirs.risk, ours.risk, rtol=1e-7, atol=1e-9)
+
+
+@few
+@over_states
+def test_rotations_of_the_units(seed, p, ps):
+    """A uniform second layer leaves the units free up to O(p), and the teacher's up to O(p*)."""
+    rng = np.random.default_rng(seed)
+    problem = Problem(width=p, teacher_width=ps, lr=0.4, noise_var=0.1, offset=0.1, batch=3)
+    state = random_overlaps(rng, p, ps)
+    left, right = rotation(rng, p), rotation(rng, ps)
+    assert_transforms(problem, state, problem, transformed(state, left, right), left, right)
+
+
+@few
+@over_states
+def test_permutations_and_signs_of_the_units(seed, p, ps):
+    rng = np.random.default_rng(seed)
+    for options in ({}, {"spherical": True}, {"activation": "erf"}):
+        problem = random_problem(rng, p, ps, noise_var=0.1, **options)
+        state = random_overlaps(rng, p, ps)
+        order, order_star = rng.permutation(p), rng.permutation(ps)
+        left, right = np.eye(p)[order], np.eye(ps)[order_star]
+        signs, signs_star = problem.a[order], problem.a_star[order_star]
+        if problem.activation == "erf":  # odd: the sign of a row goes with that of its weight
+            flips = rng.choice([-1, 1], p)
+            left, signs = flips[:, None] * left, flips * signs
+        else:  # even: the sign of a row is free
+            left = rng.choice([-1, 1], p)[:, None] * left
+        other = problem.replace(second_layer=signs, teacher_second_layer=signs_star)
+        there = transformed(state, left, right)
+        assert_transforms(problem, state, other, there, left, right)
+
+
+@few
+@over_states
+def test_the_common_sign_is_a_convention(seed, p, ps):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, p, ps, offset=0.3, noise_var=0.1)
+    other = problem.replace(
+        second_layer=-problem.a, teacher_second_layer=-problem.a_star, offset=-0.3
+    )
+    state = random_overlaps(rng, p, ps)
+    assert_transforms(problem, state, other, state, np.eye(p))
+
+
+@few
+@over_states
+def test_a_unit_of_no_weight_changes_nothing(seed, p, ps):
+    """One more unit with a = 0, and one more in the teacher: across the unrolled widths too."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, p, ps, noise_var=0.1, offset=0.2)
+    wider = problem.replace(
+        width=p + 1,
+        teacher_width=ps + 1,
+        second_layer=np.append(problem.a, 0.0),
+        teacher_second_layer=np.append(problem.a_star, 0.0),
+    )
+    there = random_overlaps(rng, p + 1, ps + 1)
+    state = Overlaps(Q=there.Q[:p, :p], M=there.M[:p, :ps], P=there.P[:ps, :ps])
+    dQ, dM = sgd.drift(wider, there)
+    expected_Q, expected_M = sgd.drift(problem, state)
+    close(dQ[:p, :p], expected_Q)
+    close(dM[:p, :ps], expected_M)
+    assert dQ[p, p] == 0
+    assert not dM[p].any()
+    close(sgd.risk(wider, there), sgd.risk(problem, state))
+
+
+@few
+@over_small_states
+def test_the_flow_stays_among_gram_matrices(seed, p, ps):
+    """`overlaps` checks it; it starts from singular matrices half of the time."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, p, ps, signed=False, lr=0.01 * p, noise_var=0.1)
+    start = random_overlaps(rng, p, ps, dim=rng.choice([max(p, ps), 2 * (p + ps)]))
+    result = sgd.ode(problem, start, [0.1, 1.0, 10.0])
+    for i in range(3):
+        result.overlaps(i)
+    assert (result.risk >= 0).all()
+
+
+@few
+@over_small_states
+def test_gradient_flow_descends(seed, p, ps):
+    """dR/dt = -4 lr tr(A [tau^2 Q + 4 tau G + 4 H] A) <= 0, and R falls along the solution."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, p, ps, offset=0.1)
+    state = random_overlaps(rng, p, ps)
+    dQ, dM = sgd.drift(problem, state, noise=False)
+    a, a_star, b = problem.a, problem.a_star, problem.b
+    # R is quadratic in (M, Q): the central difference is its derivative.
+    ahead, behind = (
+        naive.sgd_risk(state.M + s * dM, state.Q + s * dQ, state.P, a, a_star, b) for s in (1, -1)
+    )
+    A, C = np.diag(a), np.diag(naive.output_weights(a, a_star))
+    omega = naive.overlap_matrix(state.M, state.Q, state.P)
+    tau, X = np.trace(C @ omega) + b, omega @ C @ omega
+    bracket = (tau**2 * omega + 4 * tau * X + 4 * X @ C @ omega)[:p, :p]
+    slope = -4 * problem.lr * np.trace(A @ bracket @ A)
+    assert_allclose((ahead - behind) / 2, slope, rtol=1e-9, atol=1e-9)
+    assert slope <= 1e-12
+    t = np.linspace(0, 10, 30)
+    risk = sgd.ode(problem, state, t, noise=False, rtol=1e-12, atol=1e-14).risk
+    assert (np.diff(risk) <= 1e-11 * risk[0]).all()
+
+
+@few
+@over_states
+def test_large_batches_are_gradient_flow(seed, p, ps):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, p, ps, noise_var=0.3, batch=10**15)
+    state = random_overlaps(rng, p, ps)
+    for value, flow in zip(
+        sgd.drift(problem, state), sgd.drift(problem, state, noise=False), strict=True
+    ):
+        close(value, flow)
+
+
+@few
+@over_states
+def test_one_step_at_large_dimension_is_the_drift(seed, p, ps):
+    """N (mean step - state) - drift is exactly of order 1/N."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, p, ps, noise_var=0.2, offset=0.1, batch=2)
+    state = random_overlaps(rng, p, ps)
+    rate = flattened(*sgd.drift(problem, state)[::-1])
+    excess = []
+    for dim in (10**3, 10**4):
+        step = sgd.mean_step(problem.replace(dim=dim), state)
+        moved = flattened(step.M - state.M, step.Q - state.Q)
+        excess.append(dim * (dim * moved - rate))
+    size = np.abs(rate).max() + 1
+    # N^2 times rounding of numbers of order one.
+    assert_allclose(excess[1], excess[0], rtol=1e-6, atol=1e-7 * size)
+
+
+@few
+@over_small_states
+def test_the_flow_can_be_taken_up_anywhere(seed, p, ps):
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, p, ps, signed=False, lr=0.01 * p, noise_var=0.1)
+    start = random_overlaps(rng, p, ps)
+    whole = sgd.ode(problem, start, [1.5, 4.0])
+    rest = sgd.ode(problem, whole.overlaps(0), [2.5])
+    close(rest.M[0], whole.M[1], rtol=1e-6)
+    close(rest.Q[0], whole.Q[1], rtol=1e-6)
+
+
+@few
+@given(seed=seeds, p=st.integers(1, 9), ps=st.integers(1, 3))
+def test_the_spherical_flow_keeps_the_norms(seed, p, ps):
+    rng = np.random.default_rng(seed)
+    activation = rng.choice(["quadratic", "erf"])
+    problem = random_problem(
+        rng, p, ps, spherical=True, noise_var=0.1, activation=str(activation), lr=0.2
+    )
+    start = random_overlaps(rng, p, ps)
+    result = sgd.ode(problem, start, [0.5, 3.0])
+    for Q in result.Q:
+        assert_allclose(np.diag(Q), np.diag(start.Q), rtol=1e-12)
+
+
+def flow_to(problem, start, t, method="dop853"):
+    result = sgd.ode(problem, start, [t], noise=False, method=method, rtol=1e-11, atol=1e-14)
+    return result.overlaps(0)
+
+
+@few
+@given(seed=seeds, p=st.integers(2, 5), ps=st.integers(1, 3))
+def test_gradient_flow_conserves_J(seed, p, ps):
+    rng = np.random.default_rng(seed)
+    a_star = rng.uniform(0.3, 0.8, ps)
+    problem = Problem(width=p, teacher_width=ps, lr=0.3 * p, teacher_second_layer=a_star)
+    start = random_overlaps(rng, p, ps, dim=4 * (p + ps))
+    J = sgd.conserved(problem, start, 0.0)
+    close(sgd.conserved(problem, flow_to(problem, start, 2.0), 2.0), J, rtol=1e-6)
+
+
+@few
+@given(seed=seeds, p=st.integers(1, 5), ps=st.integers(1, 3))
+def test_cotangents_of_principal_angles_grow_at_one_rate(seed, p, ps):
+    rng = np.random.default_rng(seed)
+    problem = Problem(width=p, teacher_width=ps, lr=0.3 * p)
+    random = random_overlaps(rng, p, ps, dim=4 * (p + ps))
+    root = np.linalg.inv(np.linalg.cholesky(random.P / 0.8))
+    start = transformed(random, np.eye(p), root)
+    before = sgd.principal_angles(start)
+    after = sgd.principal_angles(flow_to(problem, start, 2.0))
+    growth = math.exp(4 * problem.lr / p * 0.8 / ps * 2.0)
+    assert_allclose(np.tan(before), growth * np.tan(after), rtol=1e-6)
+
+
+@few
+@given(seed=seeds, p=st.integers(1, 5), ps=st.integers(1, 4), noise=st.booleans())
+def test_singular_vectors_are_frozen(seed, p, ps, noise):
+    """Q and M M^T commute: the polar factor of M stays, with the lr^2 term too."""
+    rng = np.random.default_rng(seed)
+    problem = Problem(width=p, teacher_width=ps, lr=0.06 * p, noise_var=0.1)
+    start = commuting_overlaps(rng, p, ps)
+    result = sgd.ode(problem, start, [5.0], noise=noise, method="dop853")
+    frame = np.linalg.eigh(start.Q)[1]
+    Q, before, after = frame.T @ result.Q[0] @ frame, frame.T @ start.M, frame.T @ result.M[0]
+    assert_allclose(Q, np.diag(np.diag(Q)), atol=1e-8)
+    square = (before**2).sum(axis=1)
+    grown = np.divide((after * before).sum(axis=1), square, where=square > 1e-20, out=0 * square)
+    assert_allclose(after, grown[:, None] * before, atol=1e-8)
+
+
+def test_learning_ends_at_the_selected_solution():
+    rng = np.random.default_rng(6)
+    problem = Problem(width=3, teacher_width=2, lr=0.9, teacher_second_layer=0.8)
+    start = Overlaps(
+        Q=random_overlaps(rng, 3, 1).Q, M=1e-7 * rng.standard_normal((3, 2)), P=1.1 * np.eye(2)
+    )
+    final = flow_to(problem, start, 1e4)
+    expected = math.sqrt(0.8 / problem.a[0]) * sgd.selected_rotation(problem, start) @ start.P
+    # Up to |M0| and to the decay as 1/t of the surplus unit.
+    assert_allclose(final.M, expected, atol=1e-3)
+
+
+# ---- wrong input ---------------------------------------------------------------------------------
+
+EYE = np.eye(2)
+BASE = Problem(width=2, teacher_width=2, lr=0.1, dim=10)
+START = Overlaps(Q=0.5 * EYE, M=0.1 * EYE, P=EYE)
+LONG = Overlaps(Q=0.5 * np.eye(3), M=np.zeros((3, 2)), P=EYE)
+LOPSIDED = Overlaps(Q=np.diag([0.5, 0.6]), M=[[0.1, 0.0], [0.1, 0.1]], P=EYE)
+SKEW = [[1.0, 0.2], [0.0, 1.0]]
+
+
+def refused(name, error, function, *arguments, **options):
+    label = getattr(function, "__qualname__", "call")
+    return pytest.param(name, error, lambda: function(*arguments, **options), id=f"{label}-{name}")
+
+
+def problem_with(**changes):
+    return lambda: BASE.replace(**changes)
+
+
+REFUSED = [
+    # Problem: what goes together
+    refused("centred", ValueError, problem_with(activation="erf", centred=True)),
+    refused("second_layer_lr", ValueError, problem_with(activation="relu", second_layer_lr=0.1)),
+    refused("centred", ValueError, problem_with(centred=True, second_layer_lr=0.1)),
+    refused("quadratic.*erf.*relu", ValueError, problem_with(activation="tanh")),
+    # Overlaps
+    refused("Q", ValueError, Overlaps, Q=SKEW, M=EYE, P=EYE),
+    refused("P", ValueError, Overlaps, Q=EYE, M=0.1 * EYE, P=SKEW),
+    refused("Q", ValueError, Overlaps, Q=np.ones((2, 3)), M=EYE, P=EYE),
+    refused("P", ValueError, Overlaps, Q=EYE, M=EYE, P=np.ones((2, 3))),
+    refused("M", ValueError, Overlaps, Q=EYE, M=np.zeros((2, 3)), P=EYE),
+    refused("Q", ValueError, Overlaps, Q=np.eye(3), M=EYE, P=EYE),
+    refused("M", ValueError, Overlaps, Q=EYE, M=np.zeros(2), P=EYE),
+    refused("Q", ValueError, Overlaps, Q=[[math.nan, 0], [0, 1]], M=EYE, P=EYE),
+    refused("M", ValueError, Overlaps, Q=EYE, M=[[math.inf, 0], [0, 0]], P=EYE),
+    refused("P", TypeError, Overlaps, Q=EYE, M=EYE, P="P"),
+    refused("Q", TypeError, Overlaps, Q=1j * EYE, M=EYE, P=EYE),
+    refused("Q, M and P", ValueError, Overlaps, Q=EYE, M=1.1 * EYE, P=EYE),
+    refused("Q, M and P", ValueError, Overlaps, Q=-EYE, M=0 * EYE, P=EYE),
+    refused("Q, M and P", ValueError, Overlaps, Q=EYE, M=(1 + 1e-7) * EYE, P=EYE),
+    # from_weights and random
+    refused("W", ValueError, Overlaps.from_weights, [1.0, 2.0], [[1.0, 2.0]]),
+    refused("W_star", ValueError, Overlaps.from_weights, [[1.0, 2.0]], [[1.0, 2.0, 3.0]]),
+    refused("W", TypeError, Overlaps.from_weights, [["a"]], [[1.0]]),
+    refused("problem", TypeError, Overlaps.random, None),
+    refused("dim", ValueError, Overlaps.random, BASE.replace(dim=None)),
+    refused("dim", ValueError, Overlaps.random, BASE.replace(dim=1)),
+    refused("scale", ValueError, Overlaps.random, BASE, scale=-1.0),
+    refused("scale", TypeError, Overlaps.random, BASE, scale="1"),
+    refused("P", ValueError, Overlaps.random, BASE, P=np.eye(3)),
+    refused("P", ValueError, Overlaps.random, BASE, P=-EYE),
+    refused("seed", ValueError, Overlaps.random, BASE, seed=-1),
+    # overlaps that do not fit
+    refused("overlaps", ValueError, sgd.risk, BASE, LONG),
+    refused("overlaps", ValueError, sgd.drift, BASE, LONG),
+    refused("start", ValueError, sgd.ode, BASE, LONG, [1.0]),
+    refused("start", ValueError, sgd.simulate, BASE, LONG, [1.0]),
+    refused(
+        *("overlaps", ValueError, sgd.drift, BASE.replace(spherical=True)),
+        Overlaps(Q=np.diag([1.0, 0.0]), M=0 * EYE, P=EYE),
+    ),
+    # mean_step and fluctuations
+    refused("dim", ValueError, sgd.mean_step, BASE.replace(dim=None), START),
+    refused("activation", ValueError, sgd.mean_step, BASE.replace(activation="erf"), START),
+    refused("spherical", ValueError, sgd.mean_step, BASE.replace(spherical=True), START),
+    refused("second_layer_lr", ValueError, sgd.mean_step, BASE.replace(second_layer_lr=1), START),
+    refused("batch", ValueError, sgd.fluctuations, BASE.replace(batch=2), START, [1.0]),
+    refused("activation", ValueError, sgd.fluctuations, BASE.replace(activation="erf"), START, [1]),
+    refused("spherical", ValueError, sgd.fluctuations, BASE.replace(spherical=True), START, [1.0]),
+    # ode
+    refused(
+        "method", ValueError, sgd.ode, BASE.replace(spherical=True), START, [1], method="modes"
+    ),
+    refused("noise", ValueError, sgd.ode, BASE, START, [1.0], method="riccati"),
+    refused(
+        *("activation", ValueError, sgd.ode, BASE.replace(activation="erf"), START, [1.0]),
+        noise=False,
+        method="riccati",
+    ),
+    refused(
+        *("second_layer", ValueError, sgd.ode, BASE.replace(second_layer=[1, 2]), START, [1.0]),
+        noise=False,
+        method="riccati",
+    ),
+    # simulate
+    refused("dim", ValueError, sgd.simulate, BASE.replace(dim=None), START, [1.0]),
+    refused("direct", ValueError, sgd.simulate, BASE.replace(dim=3), START, [1.0]),
+    refused("dim", ValueError, sgd.simulate, BASE.replace(dim=2), START, [1.0], method="direct"),
+    refused("start", ValueError, sgd.simulate, BASE, [START], [1.0], replicas=2),
+    refused("start", TypeError, sgd.simulate, BASE, [START, None], [1.0], replicas=2),
+    refused(
+        *("start", ValueError, sgd.simulate, BASE),
+        [START, Overlaps(Q=START.Q, M=START.M, P=2 * EYE)],
+        [1.0],
+        replicas=2,
+    ),
+    refused("t", ValueError, sgd.simulate, BASE, START, [1e18]),
+    refused(
+        "dim", MemoryError, sgd.simulate, BASE.replace(dim=10**12), START, [1], method="direct"
+    ),
+    # plateau and escape
+    refused("activation", ValueError, sgd.plateau, BASE.replace(activation="relu")),
+    refused("spherical", ValueError, sgd.plateau, BASE.replace(spherical=True)),
+    refused("second_layer_lr", ValueError, sgd.plateau, BASE.replace(second_layer_lr=0.1)),
+    refused("second_layer", ValueError, sgd.plateau, BASE.replace(second_layer=[0.5, 0.4])),
+    refused("second_layer", ValueError, sgd.plateau, BASE.replace(second_layer=0.0)),
+    refused("drop", ValueError, sgd.escape_time, BASE, START, drop=0.0),
+    refused("drop", TypeError, sgd.escape_time, BASE, START, drop=None),
+    refused("start", TypeError, sgd.escape_time, BASE, None, drop=0.1),
+    refused(
+        *("start", ValueError, sgd.escape_time, BASE),
+        Overlaps(Q=np.ones((2, 2)), M=0 * EYE, P=EYE),
+        drop=0.1,
+    ),
+    refused("problem", ValueError, sgd.escape_time, BASE.replace(offset=-2.0), START, drop=0.1),
+    refused("activation", ValueError, sgd.global_minimum, BASE.replace(activation="erf")),
+    refused("spherical", ValueError, sgd.global_minimum, BASE.replace(spherical=True)),
+    # near zero loss
+    refused("width", ValueError, sgd.lr_max, BASE.replace(width=1)),
+    refused("offset", ValueError, sgd.misadjustment, BASE.replace(offset=0.1)),
+    refused(
+        *("teacher_second_layer", ValueError, sgd.noise_floor),
+        BASE.replace(teacher_second_layer=[0.5, -0.5]),
+    ),
+    refused("width", ValueError, sgd.late_time_constant, BASE),
+    refused("noise_var", ValueError, sgd.late_time_constant, BASE.replace(width=3, noise_var=0.1)),
+    refused("lr", ValueError, sgd.late_time_constant, BASE.replace(width=3, lr=0.0)),
+    # symmetry and selection
+    refused("overlaps", ValueError, sgd.conserved, BASE, Overlaps(Q=EYE, M=EYE, P=EYE), 0.0),
+    refused(
+        *("overlaps", ValueError, sgd.conserved, BASE),
+        Overlaps(Q=EYE, M=0 * EYE, P=np.ones((2, 2))),
+        0.0,
+    ),
+    refused("second_layer", ValueError, sgd.conserved, BASE.replace(second_layer=[1, 2]), START, 0),
+    refused("overlaps", TypeError, sgd.principal_angles, EYE),
+    refused(
+        *("width", ValueError, sgd.selected_rotation, BASE.replace(width=1)),
+        Overlaps(Q=[[1.0]], M=[[0.1, 0.1]], P=EYE),
+    ),
+    refused(
+        *("teacher_second_layer", ValueError, sgd.selected_rotation),
+        BASE.replace(teacher_second_layer=[0.5, 0.4]),
+        START,
+    ),
+    refused(
+        *("start", ValueError, sgd.selected_rotation, BASE),
+        Overlaps(Q=EYE, M=0.1 * np.ones((2, 2)), P=EYE),
+    ),
+    refused("batch", ValueError, sgd.seed_ratio, BASE.replace(batch=2), START),
+    refused(
+        *("start", ValueError, sgd.seed_ratio, BASE),
+        Overlaps(Q=0.5 * EYE, M=0 * EYE, P=np.diag([1.0, 2.0])),
+    ),
+    refused(
+        *("start", ValueError, sgd.seed_ratio, BASE),
+        Overlaps(Q=np.diag([0.1, 2.0]), M=0 * EYE, P=EYE),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "error", "function"), REFUSED)
+def test_wrong_input_is_named(name, error, function):
+    with pytest.raises(error, match=rf"\b{name}\b") as caught:
+        function()
+    assert type(caught.value) is error
+
+
+def test_overlaps_within_rounding_of_a_gram_matrix_are_accepted():
+    Overlaps(Q=EYE, M=EYE, P=EYE)
+    Overlaps(Q=EYE, M=(1 + 1e-9) * EYE, P=EYE)
+    Overlaps(Q=0 * EYE, M=0 * EYE, P=0 * EYE)
+    Overlaps(Q=EYE + np.diag([1e-12], 1), M=0 * EYE, P=EYE)
+
+
+def test_overlaps_are_values():
+    Q = 0.5 * np.eye(2)
+    state = Overlaps(Q=Q, M=0.1 * EYE, P=EYE)
+    Q[:] = 7
+    assert state == START
+    assert hash(state) == hash(START)
+    assert state != Overlaps(Q=0.6 * EYE, M=0.1 * EYE, P=EYE)
+    assert state != "overlaps"
+    for change in (lambda: setattr(state, "Q", EYE), lambda: delattr(state, "M")):
+        with pytest.raises(AttributeError, match="read-only"):
+            change()
+    with pytest.raises(ValueError, match="read-only"):
+        state.M[0, 0] = 1
+
+
+def test_overlaps_of_a_trajectory():
+    theory = sgd.ode(BASE, START, [0.0, 1.0])
+    assert_allclose(theory.overlaps(0).M, START.M)
+    assert theory.overlaps(-1) == theory.overlaps(1)
+    with pytest.raises(ValueError, match="replica must be 0"):
+        theory.overlaps(0, replica=1)
+    run = sgd.simulate(BASE, START, [0.0, 1.0], replicas=2)
+    assert_array_equal(run.overlaps(1, replica=1).M, run.M[1, 1])
+    for index in ({"i": 2}, {"i": 0, "replica": 2}):
+        with pytest.raises(IndexError):
+            run.overlaps(**index)
+
+
+@pytest.mark.parametrize("tolerance", [1e-20, 1e-100, 1e-300])
+def test_an_impossible_tolerance_is_no_divergence(tolerance):
+    result = sgd.ode(BASE, START, [0.0, 1.0], rtol=tolerance, atol=tolerance, throw=False)
+    assert result.status is Status.STEP_UNDERFLOW
+    assert result.t.tolist() == [0.0]
+
+
+# ---- Ctrl-C --------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import os, signal, threading, time
+import numpy as np
+import overparam as op
+from overparam import sgd
+
+{setup}
+sent = []
+
+def interrupt():
+    sent.append(time.monotonic())
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Timer({after}, interrupt).start()
+try:
+    {call}
+except KeyboardInterrupt:
+    print(time.monotonic() - sent[0])
+partial = op.results.interrupted()
+print(partial.status.name, len(partial.t))
+"""
+
+SETUP = """
+problem = sgd.Problem(width={p}, teacher_width=2, lr=0.1, dim={dim}, activation="{activation}")
+W = np.random.default_rng(0).standard_normal(({p} + 2, 4 * ({p} + 2)))
+start = sgd.Overlaps.from_weights(W[2:], W[:2])
+t = np.linspace(0.0, {t}, 5)
+"""
+
+LONG_RUNS = {
+    "chain": ((4, 10**7, "quadratic", 1e4), "sgd.simulate(problem, start, t, replicas=500)"),
+    "direct": (
+        (4, 10**5, "quadratic", 1e4),
+        'sgd.simulate(problem, start, t, method="direct", replicas=20)',
+    ),
+    "wide": ((60, 10**4, "quadratic", 1e9), 'sgd.ode(problem, start, t, method="dop853")'),
+    "relu": ((6, 10**4, "relu", 1e9), "sgd.ode(problem, start, t)"),
+    "fluctuations": ((7, 10**4, "quadratic", 1e6), "sgd.fluctuations(problem, start, t)"),
+}
+
+
+def run_script(script):
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "OVERPARAM_NUM_THREADS": "1"},
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("name", LONG_RUNS)
+def test_ctrl_c_is_answered_within_half_a_second(name):
+    sizes, call = LONG_RUNS[name]
+    setup = SETUP.format(**dict(zip(("p", "dim", "activation", "t"), sizes, strict=True)))
+    script = INTERRUPTED.format(setup=setup, call=call, after=0.7)
+    delay, status, times = run_script(script)
+    assert float(delay) < 0.5
+    assert status == "INTERRUPTED"
+    assert int(times) >= 1  # t = 0 at least
+
+
+def test_a_run_stopped_by_ctrl_c_continues_from_its_checkpoint(tmp_path):
+    path = tmp_path / "run.npz"
+    setup = SETUP.format(p=4, dim=10**5, activation="quadratic", t=4.0)
+    call = f"sgd.simulate(problem, start, t, replicas=64, checkpoint={str(path)!r})"
+    _, status, times = run_script(INTERRUPTED.format(setup=setup, call=call, after=0.4))
+    assert status == "INTERRUPTED"
+    assert 1 <= int(times) < 5
+    scope = {"sgd": sgd, "np": np}
+    exec(setup, scope)
+    problem, start, t = (scope[name] for name in ("problem", "start", "t"))
+    seen = []
+    resumed = sgd.simulate(problem, start, t, replicas=64, checkpoint=path, progress=seen.append)
+    assert 0 < seen[0] < 1
+    whole = sgd.simulate(problem, start, t, replicas=64)
+    for name in ("Q", "M", "risk"):
+        assert getattr(resumed, name).tobytes() == getattr(whole, name).tobytes()

@@ -584,7 +584,8 @@ def _escape_of_flow(
         for dim in map(int, sizes):
             problem = _problem(width, teacher_width, eta, dim=dim)
             starts = _starts(problem, seeds, scale=np.sqrt(width / (width + 2)))
-            t = np.linspace(0.0, np.log(dim) / growth + 25.0, 121)
+            # Long enough for starts with a hundredth of the mean overlap squared.
+            t = np.linspace(0.0, (np.log(dim) + 8.0) / growth, 201)
             risk = np.array([sgd.ode(problem, start, t, noise=False).risk for start in starts])
             reached = _crossing(t, risk, (1.0 - drop) * plateau_risk)
             formula = [
@@ -723,30 +724,34 @@ def _escape(bench: _Bench) -> Outcome:
     ]
 
     def losses(ax: Axes) -> None:
-        for i, width in enumerate(widths):
+        for width in widths:
+            colour = _WIDTH_COLOURS[width]
             sampled, theory = curves[width]
             mean, sem = sampled.mean().risk[::6], sampled.sem().risk[::6]
-            ax.axhline(1.0 / (width + 2) + 1.0 / teacher_width, color=_colour(i), **_PLATEAU)
-            ax.plot(sampled.t, theory, color=_colour(i), label=f"p = {width}")
-            _points(ax, sampled.t[::6], mean, sem, _colour(i))
+            ax.axhline(1.0 / (width + 2) + 1.0 / teacher_width, color=colour, **_PLATEAU)
+            ax.plot(sampled.t, theory, color=colour, label=f"p = {width}")
+            _points(ax, sampled.t[::6], mean, sem, colour)
         ax.plot([], [], color="0.3", label="ODE, random starts")
-        _points(ax, [], [], None, "0.3", label=f"SGD, {sizes[shown]} runs")
-        ylim = (-0.02, 1.05)
-        _finish(ax, "t = steps / N", "risk R", title="p* = 2, N = 10⁴", ylim=ylim)
+        _points(ax, [], [], None, "0.3", label=f"SGD, mean of {sizes[shown]} runs")
+        ax.plot([], [], color="0.3", **_PLATEAU, label="plateau")
+        title = f"p* = {teacher_width}, η = {eta}, N = {_power(shown)}"
+        _finish(ax, "t = steps / N", "risk R", title=title, ylim=(-0.02, 1.05))
 
     def prefactors(ax: Axes) -> None:
-        for i, (width, t, mean, sem) in enumerate(flow.compensated):
-            ax.axhline(2.0 * width / (width + 2), color=_colour(i + 4), **_PLATEAU)
-            ax.fill_between(t, mean - sem, mean + sem, color=_colour(i + 4), alpha=0.2, linewidth=0)
-            ax.plot(t, mean, color=_colour(i + 4), label=f"p = {width}")
+        for width, t, mean, sem in flow.compensated:
+            colour = _WIDTH_COLOURS[width]
+            ax.axhline(2.0 * width / (width + 2), color=colour, **_PLATEAU)
+            ax.fill_between(t, mean - sem, mean + sem, color=colour, alpha=0.15, linewidth=0)
+            ax.plot(t, mean, color=colour, label=f"p = {width}")
         ax.plot([], [], color="0.3", **_PLATEAU, label="2p/(p+2)")
         ylabel = r"$N\,(R_{\rm plateau}-R)\;e^{-8\eta t/p^*}$"
-        title = "gradient flow from random starts, N = 10⁹"
-        _finish(ax, "t", ylabel, title=title, ylim=(0.0, 2.6))
+        title = "gradient flow, random starts, N = 10⁹"
+        _finish(ax, "t", ylabel, title=title, legend=False, ylim=(0.0, 2.6))
+        ax.legend(frameon=False, fontsize="small", loc="upper center", ncols=3)
 
     def times(ax: Axes) -> None:
-        for i, width in enumerate(widths[::2]):
-            colour = _colour(2 * i)
+        for width in (min(widths), max(widths)):
+            colour = _WIDTH_COLOURS[width]
             N, formula, reached = _column(flow.rows, width, "formula", "gradient flow")
             ax.plot(N, formula, color=colour, linewidth=1)
             _points(ax, N, reached, None, colour, markerfacecolor="none")

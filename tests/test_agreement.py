@@ -1,0 +1,203 @@
+"""Theory against simulation: |theory - mean| <= standard errors + finite-size term, and its law.
+
+The rules were fixed before any run. Standard errors: as many as four are for one number, for as
+many numbers as are compared (`cases.standard_errors`). Finite-size term: where the theory of order
+1/N exists (naive.sgd_fluctuations: quadratic network, free norms, fixed second layer, batch 1), the
+size of that term; elsewhere none, at dimensions so large that it is below a tenth of a standard
+error (N = 20 000 with 64 replicas: the ratio is of order sqrt(64 / 20 000)).
+"""
+
+import cases
+import naive
+import numpy as np
+import overparam as op
+import pytest
+from cases import sgd_arguments, standard_errors
+from numpy.testing import assert_allclose
+from overparam import sgd
+from overparam.sgd import Overlaps, Problem
+from scipy import stats
+
+T = [0.0, 0.5, 1.0, 2.0]
+
+
+def disagreement(theory, sampled, *, fields=None, finite_size=0.0):
+    """Largest |theory - mean| - finite-size term, in units of what is allowed; at most 1."""
+    table = op.compare(theory, sampled, fields)
+    error = np.abs(table["mean"] - table["theory"])
+    rounding = 1e-12 * np.maximum(np.abs(table["theory"]), 1e-2)
+    moving = np.count_nonzero(table["sem"] > rounding)
+    allowed = standard_errors(moving, sampled.replicas) * table["sem"] + finite_size + rounding
+    return float(np.max(error / allowed))
+
+
+# ---- sgd -----------------------------------------------------------------------------------------
+
+LARGE = {
+    "batch": {"batch": 4, "noise_var": 0.2},
+    "spherical": {"spherical": True},
+    "trained": {"second_layer_lr": 0.4, "noise_var": 0.1},
+    "centred": {"centred": True, "second_layer": 0.4},
+    "signed": {"second_layer": [0.5, -0.3, 0.2], "teacher_second_layer": [0.6, -0.4]},
+    "erf": {"activation": "erf", "second_layer": 1.0, "teacher_second_layer": 1.0, "lr": 0.8},
+    "erf-batch-spherical": {
+        "activation": "erf",
+        "second_layer": [1.0, -0.5, 0.8],
+        "spherical": True,
+        "batch": 2,
+        "offset": 0.1,
+    },
+    "relu": {"activation": "relu", "second_layer": 0.6, "noise_var": 0.1, "offset": 0.1},
+    "wide": {"width": 9, "lr": 1.0},
+    "narrow": {"width": 1, "teacher_width": 3, "lr": 0.1},
+}
+
+
+def large_problem(name, dim):
+    options = {"width": 3, "teacher_width": 2, "lr": 0.4, "dim": dim, **LARGE[name]}
+    problem = Problem(**options)
+    rng = np.random.default_rng(2)
+    p, ps = problem.width, problem.teacher_width
+    W, W_star = 0.7 * rng.standard_normal((p, 20)), rng.standard_normal((ps, 20))
+    return problem, Overlaps.from_weights(W, W_star)
+
+
+def assert_agree_at_large_dimension(name, *, dim, replicas, method="chain"):
+    problem, start = large_problem(name, dim)
+    theory = sgd.ode(problem, start, T)
+    sampled = sgd.simulate(problem, start, T, replicas=replicas, method=method, seed=3)
+    assert not sampled.diverged.any()
+    assert disagreement(theory, sampled) <= 1
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_sgd_chain_follows_the_equations(name):
+    assert_agree_at_large_dimension(name, dim=20_000, replicas=64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_sgd_chain_follows_the_equations_at_a_million(name):
+    assert_agree_at_large_dimension(name, dim=10**6, replicas=64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_direct_sgd_follows_the_equations(name):
+    assert_agree_at_large_dimension(name, dim=10_000, replicas=16, method="direct")
+
+
+SMALL = {
+    "plain": {},
+    "noise": {"noise_var": 0.3},
+    "signed": {"second_layer": [0.4, -0.3], "offset": 0.2},
+}
+
+
+def small_problem(name):
+    problem = Problem(width=2, teacher_width=2, lr=0.25, **SMALL[name])
+    start = Overlaps(
+        Q=[[0.6, 0.1], [0.1, 0.5]], M=[[0.3, 0.1], [0.0, 0.2]], P=[[1.0, 0.2], [0.2, 0.8]]
+    )
+    return problem, start
+
+
+def overlap_vector(result):
+    """M row-major, then Q row-major."""
+    return np.concatenate([x.reshape(*x.shape[:-2], -1) for x in (result.M, result.Q)], axis=-1)
+
+
+def order_one_over_n(problem, start, t):
+    """lim N Cov and lim N (mean - ode) of the overlaps, by naive.py."""
+    arguments, options = sgd_arguments(problem, start)
+    options.pop("batch")
+    return naive.sgd_fluctuations(*arguments, t, rtol=1e-6, **options)
+
+
+@pytest.mark.parametrize("method", ["chain", "direct"])
+@pytest.mark.parametrize("name", SMALL)
+def test_sgd_at_small_dimension(name, method):
+    """N = 100: the mean deviates by the known term of order 1/N, some standard errors."""
+    problem, start = small_problem(name)
+    dim, replicas = 100, 20_000 if method == "chain" else 6000
+    theory = sgd.ode(problem, start, T)
+    sampled = sgd.simulate(problem.replace(dim=dim), start, T, replicas=replicas, method=method)
+    _, bias = order_one_over_n(problem, start, T)
+    finite_size = np.abs(bias / dim).T.ravel()  # component by component, as the table
+    assert disagreement(theory, sampled, fields=["M", "Q"], finite_size=finite_size) <= 1
+    # With the term added a deviation of order 1/N^2 is left, below a standard error.
+    sample = overlap_vector(sampled)[:, 1:]
+    corrected = (overlap_vector(theory) + bias / dim)[1:]
+    error = np.abs(sample.mean(axis=0) - corrected)
+    bound = standard_errors(corrected.size, replicas)
+    assert (error <= bound * stats.sem(sample)).all()
+
+
+def assert_covariances_agree(problem, start, *, dim, replicas):
+    """Every entry of N Cov against its sampling error; corrections are of relative order 1/N."""
+    t = [0.5, 2.0]
+    expected = sgd.fluctuations(problem, start, t)
+    run = sgd.simulate(problem.replace(dim=dim), start, t, replicas=replicas, seed=5)
+    values = overlap_vector(run)
+    centred = values - values.mean(axis=0)
+    products = dim * centred[..., :, None] * centred[..., None, :]
+    error = np.abs(products.mean(axis=0) - expected)
+    bound = standard_errors(expected[:, *np.triu_indices(expected.shape[1])].size, replicas)
+    assert (error <= bound * stats.sem(products)).all()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_sgd_fluctuations(name):
+    assert_covariances_agree(*small_problem(name), dim=5000, replicas=2000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_sgd_fluctuations_to_three_percent(name):
+    assert_covariances_agree(*small_problem(name), dim=50_000, replicas=10_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_sgd_deviation_falls_as_one_over_n(name):
+    """Slope -1 of the deviation of the mean against N, and its size, along the known bias."""
+    problem, start = small_problem(name)
+    t = [1.0]
+    _, bias = order_one_over_n(problem, start, t)
+    direction = bias[0] / np.linalg.norm(bias[0])
+    theory = overlap_vector(sgd.ode(problem, start, t))[0] @ direction
+    dims, replicas = np.array([100, 200, 400, 800]), 400_000
+    deviations, errors = [], []
+    for dim in dims:
+        run = sgd.simulate(problem.replace(dim=int(dim)), start, t, replicas=replicas, seed=dim)
+        sample = overlap_vector(run)[:, 0] @ direction
+        deviations.append(sample.mean() - theory)
+        errors.append(stats.sem(sample))
+    deviations, errors = np.array(deviations), np.array(errors)
+    # deviation = b/N + c/N^2: b against theory.
+    powers = np.stack([1 / dims, 1 / dims**2], axis=1) / errors[:, None]
+    covariance = np.linalg.inv(powers.T @ powers)
+    b, c = covariance @ powers.T @ (deviations / errors)
+    bound = standard_errors(1, replicas)
+    assert abs(b - np.linalg.norm(bias[0])) <= bound * np.sqrt(covariance[0, 0])
+    # The slope of a straight line differs from -1 by the next order, of relative size c / (b N).
+    weights = (deviations / errors) ** 2
+    x, y = np.log(dims), np.log(deviations)
+    x = x - np.average(x, weights=weights)
+    slope = (weights * x) @ y / ((weights * x) @ x)
+    slope_error = 1 / np.sqrt((weights * x) @ x)
+    assert abs(slope + 1) <= bound * slope_error + abs(c / b) / dims[0]
+
+
+def test_every_room_is_compared():
+    here = {name.split("_")[1] for name in globals() if name.startswith("test_")}
+    assert set(cases.ROOMS) <= here
+
+
+def test_the_measure_of_disagreement():
+    """It rejects a theory that is wrong by a few standard errors."""
+    problem, start = large_problem("batch", 2000)
+    sampled = sgd.simulate(problem, start, T, replicas=64)
+    wrong = sgd.ode(problem.replace(lr=0.45), start, T)
+    assert disagreement(wrong, sampled) > 2
+    assert_allclose(standard_errors(1, 10**6), 4, rtol=1e-4)
