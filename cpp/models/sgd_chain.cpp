@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/dispatch.hpp"
 #include "base/rng.hpp"
 #include "base/threads.hpp"
 #include "models/sgd.hpp"
@@ -287,44 +288,17 @@ class LaneGroup {
     std::vector<Lanes> K_, T_, t_, Y_, dB_;
 };
 
-template <int WIDTH_P>
-void advance(const Model& model, double dim, const double* Lstar, const double* norms,
-             ChainState state, Index replicas, std::uint64_t seed, std::uint64_t step, Index steps,
-             int threads) {
-    parallel_for((replicas + LANES - 1) / LANES, threads, [&](Index group) {
-        LaneGroup<WIDTH_P>(model, dim, Lstar, norms, seed)
-            .run(state, group * LANES, replicas, step, steps);
-    });
-}
-
 }  // namespace
 
 void chain_advance(const Model& model, double dim, const double* Lstar, const double* norms,
                    ChainState state, Index replicas, std::uint64_t seed, std::uint64_t step,
                    Index steps, int threads) {
-    const auto run = [&](auto* function) {
-        function(model, dim, Lstar, norms, state, replicas, seed, step, steps, threads);
-    };
-    switch (model.p) {
-        case 1:
-            return run(&advance<1>);
-        case 2:
-            return run(&advance<2>);
-        case 3:
-            return run(&advance<3>);
-        case 4:
-            return run(&advance<4>);
-        case 5:
-            return run(&advance<5>);
-        case 6:
-            return run(&advance<6>);
-        case 7:
-            return run(&advance<7>);
-        case 8:
-            return run(&advance<8>);
-        default:
-            return run(&advance<0>);
-    }
+    with_static_size(model.p, [&](auto width) {
+        parallel_for((replicas + LANES - 1) / LANES, threads, [&](Index group) {
+            LaneGroup<decltype(width)::value>(model, dim, Lstar, norms, seed)
+                .run(state, group * LANES, replicas, step, steps);
+        });
+    });
 }
 
 }  // namespace overparam::sgd

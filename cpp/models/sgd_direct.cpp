@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/dispatch.hpp"
 #include "base/rng.hpp"
 #include "base/threads.hpp"
 #include "models/sgd.hpp"
@@ -194,47 +195,21 @@ class Run {
     std::vector<Lanes> factor_, total_;
 };
 
-template <int P>
-void advance(const Model& m, Index dim, const double* W_star, const double* norms, double* W,
-             double* a, Index replicas, std::uint64_t seed, std::uint64_t step, Index steps,
-             int threads) {
-    const Index stride = padded(dim);
-    parallel_for(replicas, threads, [&](Index r) {
-        Run<P>(m, dim, W_star, norms + r * m.p, W + r * m.p * stride, a + r * m.p, r, seed)
-            .steps(step, steps);
-    });
-}
-
 }  // namespace
 
 Index padded(Index dim) { return (dim + BLOCK - 1) / BLOCK * BLOCK; }
 
-void direct_advance(const Model& model, Index dim, const double* W_star, const double* norms,
-                    double* W, double* a, Index replicas, std::uint64_t seed, std::uint64_t step,
-                    Index steps, int threads) {
-    const auto run = [&](auto* function) {
-        function(model, dim, W_star, norms, W, a, replicas, seed, step, steps, threads);
-    };
-    switch (model.p) {
-        case 1:
-            return run(&advance<1>);
-        case 2:
-            return run(&advance<2>);
-        case 3:
-            return run(&advance<3>);
-        case 4:
-            return run(&advance<4>);
-        case 5:
-            return run(&advance<5>);
-        case 6:
-            return run(&advance<6>);
-        case 7:
-            return run(&advance<7>);
-        case 8:
-            return run(&advance<8>);
-        default:
-            return run(&advance<0>);
-    }
+void direct_advance(const Model& m, Index dim, const double* W_star, const double* norms, double* W,
+                    double* a, Index replicas, std::uint64_t seed, std::uint64_t step, Index steps,
+                    int threads) {
+    const Index stride = padded(dim);
+    with_static_size(m.p, [&](auto width) {
+        parallel_for(replicas, threads, [&](Index r) {
+            Run<decltype(width)::value>(m, dim, W_star, norms + r * m.p, W + r * m.p * stride,
+                                        a + r * m.p, r, seed)
+                .steps(step, steps);
+        });
+    });
 }
 
 }  // namespace overparam::sgd

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/blas.hpp"
+#include "base/dispatch.hpp"
 #include "models/sgd.hpp"
 
 namespace overparam::sgd {
@@ -116,26 +117,13 @@ void moments(const Model& m, const double* Q, const double* M, const double* a, 
     out.H.resize(m.p * m.p);
     out.X.resize(m.p * m.ps);
     scalars(m, Q, M, a, out);
-    switch (m.p) {
-        case 1:
-            return moments_small<1>(m, Q, M, a, out);
-        case 2:
-            return moments_small<2>(m, Q, M, a, out);
-        case 3:
-            return moments_small<3>(m, Q, M, a, out);
-        case 4:
-            return moments_small<4>(m, Q, M, a, out);
-        case 5:
-            return moments_small<5>(m, Q, M, a, out);
-        case 6:
-            return moments_small<6>(m, Q, M, a, out);
-        case 7:
-            return moments_small<7>(m, Q, M, a, out);
-        case 8:
-            return moments_small<8>(m, Q, M, a, out);
-        default:
-            return moments_large(m, Q, M, a, out);
-    }
+    with_static_size(m.p, [&](auto width) {
+        if constexpr (decltype(width)::value == 0) {
+            moments_large(m, Q, M, a, out);
+        } else {
+            moments_small<decltype(width)::value>(m, Q, M, a, out);
+        }
+    });
 }
 
 void quadratic_drift(const Model& m, bool noise, const double* Q, const double* M, const double* a,
