@@ -1109,7 +1109,8 @@ class _RiccatiFlow(_Flow):
         p, ps = self.problem.width, self.problem.teacher_width
         t, rtol, atol, max_steps = self._numerics
         end = self._begin + self._segment
-        inside = t[self._saved :]
+        self._first = self._saved
+        inside = t[self._first :]
         self._grid = np.append(inside[inside < end], end) - self._begin
         state = np.concatenate([np.zeros(ps + 3), np.eye(p).ravel()])
         self.core = self._model.riccati_equations(
@@ -1139,20 +1140,22 @@ class _RiccatiFlow(_Flow):
         growth = np.exp(2.0 * eta * phi + 4.0 * eta * self._sigma * time)
         return left @ self._X * growth, left @ self._Y * np.exp(2.0 * eta * phi)
 
-    def advance(self, evaluations: int) -> bool:
-        if not self.core.advance(evaluations):
-            return False
-        if self.core.status is not Status.SUCCESS:
-            return True
-        states = self.core.values
-        for state in states[:-1]:
+    def _collect(self) -> None:
+        """Take the requested times that the segment has reached."""
+        states = self.core.values[: len(self._grid) - 1]
+        for state in states[self._saved - self._first :]:
             X, Y = self._weights(state)
             self._Q[self._saved] = (X @ X.T + Y @ Y.T) / self._unit**2
             self._M[self._saved] = X @ self._teacher.T / self._unit
             self._saved += 1
-        if self._saved == len(self._numerics.t):
+
+    def advance(self, evaluations: int) -> bool:
+        if not self.core.advance(evaluations):
+            return False
+        self._collect()
+        if self._saved == len(self._numerics.t) or self.core.status is not Status.SUCCESS:
             return True
-        self._X, self._Y = self._weights(states[-1])
+        self._X, self._Y = self._weights(self.core.values[-1])
         self._begin += self._segment
         self._steps += self.core.steps
         self._evaluations += self.core.evaluations
@@ -1160,6 +1163,7 @@ class _RiccatiFlow(_Flow):
         return False
 
     def trajectory(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        self._collect()
         count = self._saved
         return self._Q[:count], self._M[:count], self.fixed_second_layer(count)
 
