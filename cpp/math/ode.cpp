@@ -56,7 +56,6 @@ OdeIntegrator::OdeIntegrator(std::unique_ptr<OdeSystem> system, std::vector<doub
       atol_(atol),
       method_(method),
       max_steps_(max_steps),
-      start_size_(1.0 + norm(start)),
       y_(std::move(start)),
       f_(d_),
       next_(d_),
@@ -159,7 +158,8 @@ void OdeIntegrator::reject(double factor, bool finite) {
     const double floor = 16.0 * EPS * std::max(t_, 1e-6 * times_.back());
     if (!(h_ > floor) || below_resolution()) {
         done_ = true;
-        const bool large = !finite || !(norm(y_) < 1e8 * start_size_);
+        // A solution that blows up changes by a good part of itself even in the last, tiny step.
+        const bool large = !finite || !(h_ * norm(f_) < 1e-4 * norm(y_));
         status_ = large ? Status::DIVERGED : Status::STEP_UNDERFLOW;
     }
 }

@@ -75,7 +75,7 @@ class OdeIntegrator {
 
     bool started_ = false, stabilised_ = false, done_ = false, last_rejected_ = false;
     Status status_ = Status::SUCCESS;
-    double t_ = 0.0, h_ = 0.0, start_size_ = 0.0;
+    double t_ = 0.0, h_ = 0.0;
     Index saved_ = 0, steps_ = 0, rejected_ = 0, evaluations_ = 0, stiff_steps_ = 0;
     std::vector<double> y_, f_, next_, next_f_, stage_, k_, dense_, point_;
 
