@@ -90,6 +90,8 @@ bool OdeIntegrator::advance(Index evaluations) {
         if (steps_ >= max_steps_) {
             status_ = Status::MAX_STEPS;
             done_ = true;
+        } else if (t_ + h_ == t_) {
+            reject(1.0, true);
         } else if (stabilised_) {
             rkc_step();
         } else {

@@ -276,8 +276,11 @@ class Result:
         return _rebuild, (type(self), fields)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in self._arrays().items())
-        return f"<{type(self).__name__} by {self.method}, {self.status.name}: {shapes}>"
+        shown = ", ".join(
+            f"{name} {array.shape}" if array.ndim else f"{name} {array.item():.6g}"
+            for name, array in self._arrays().items()
+        )
+        return f"<{type(self).__name__} by {self.method}, {self.status.name}: {shown}>"
 
     @property
     def sampled(self) -> bool:
@@ -842,7 +845,7 @@ def load(path: PathLike) -> Result:
     Parameters
     ----------
     path : path
-        The file; ``.npz`` is appended if missing.
+        The file; ``.npz`` is appended if there is no file of that name.
 
     Returns
     -------
@@ -865,7 +868,9 @@ def load(path: PathLike) -> Result:
     ...     op.load(result.save(folder + "/run")).problem == problem
     True
     """
-    path = _npz_path(path)
+    if not isinstance(path, (str, os.PathLike)):
+        raise _check.bad("path", "a path", path, TypeError)
+    path = Path(path) if Path(path).is_file() else _npz_path(path)
     header, arrays = read_npz("path", path, _RESULT)
     label = str(header["class"])
     import_room(label.partition(".")[0])

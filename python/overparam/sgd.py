@@ -1579,7 +1579,7 @@ def escape_time(problem: Problem, start: Overlaps, *, drop: float) -> float:
     start : Overlaps
         State at t = 0, with Q of full rank.
     drop : float
-        Absolute decrease R_plateau - R > 0 of the risk.
+        Absolute decrease R_plateau - R of the risk, between 0 and the plateau's risk.
 
     Returns
     -------
@@ -1612,6 +1612,9 @@ def escape_time(problem: Problem, start: Overlaps, *, drop: float) -> float:
     scale = (float(sigma.sum()) + b) / (problem.width + 2)
     if not scale > 0.0:
         raise _check.bad("problem", "one whose plateau has a positive scale", scale)
+    height = scale**2 * (problem.width + 2) + float((sigma**2).sum())
+    if drop >= height:
+        raise _check.bad("drop", f"less than the risk {height:.6g} of the plateau", drop)
     sign = float(np.sign(problem.a[0]))
     root, inverse, _ = _square_root(start.P)
     values, basis = np.linalg.eigh(root @ (sign * problem.a_star[:, None] * root))
@@ -1765,7 +1768,8 @@ def noise_floor(problem: Problem, P: ArrayLike | None = None) -> float:
     Returns
     -------
     float
-        (Delta/2) r / (1 - r) with the misadjustment r; inf where r >= 1.
+        (Delta/2) r / (1 - r) with the misadjustment r; inf where r >= 1. Exact for p = p*, the
+        leading order in Delta for p > p*.
 
     Raises
     ------
