@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import overparam as op
 import pytest
 from overparam import sgd
 from overparam._problem import BaseProblem
@@ -110,6 +109,7 @@ def sgd_room() -> Room:
     trained = problem.replace(second_layer_lr=0.2)
     spherical = problem.replace(spherical=True, batch=3)
     erf = problem.replace(activation="erf", second_layer=1.0, teacher_second_layer=1.0)
+    wide = problem.replace(width=9)
     start = sgd.Overlaps.random(problem, scale=0.7, seed=3)
     aligned = sgd.Overlaps(Q=0.5 * np.eye(3), M=0.1 * np.eye(3, 2), P=np.eye(2))
     times = [0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
@@ -131,11 +131,8 @@ def sgd_room() -> Room:
     def teacher(function, **changes):
         return Call(function, {"problem": problem, "P": np.diag([1.2, 0.8]), **changes})
 
-    def real(**bounds):
-        wrong = [(math.nan, ValueError), (math.inf, ValueError), ("1", TypeError)]
-        wrong += [(True, TypeError), (None, TypeError)]
-        return wrong + [(-1.0, ValueError) for _ in bounds]
-
+    number = [(math.nan, ValueError), (math.inf, ValueError), ("1", TypeError), (True, TypeError)]
+    rate = [*number, (-1.0, ValueError), (None, TypeError)]
     count = [(0, ValueError), (-3, ValueError), (2.0, TypeError), ("2", TypeError)]
     flag = [(1, TypeError), (None, TypeError), ("yes", TypeError)]
     layer = [([1.0], ValueError), ([[1.0], [1.0]], ValueError), ("ones", TypeError)]
@@ -145,17 +142,17 @@ def sgd_room() -> Room:
         wrong={
             "width": [*count, (None, TypeError)],
             "teacher_width": [*count, (True, TypeError)],
-            "lr": real(minimum=0),
-            "noise_var": real(minimum=0),
+            "lr": rate,
+            "noise_var": rate,
             "dim": count,
             "batch": count,
             "activation": [("tanh", ValueError), (2, TypeError), (None, TypeError)],
             "second_layer": layer,
             "teacher_second_layer": layer,
             "centred": flag,
-            "offset": real()[:-1],
+            "offset": number,
             "spherical": flag,
-            "second_layer_lr": real(minimum=0),
+            "second_layer_lr": rate,
         },
         theories={
             "ode": ode(),
@@ -170,7 +167,7 @@ def sgd_room() -> Room:
             "chain-batch-spherical": simulate(problem=spherical),
             "chain-trained": simulate(problem=trained),
             "chain-erf": simulate(problem=erf),
-            "chain-wide": simulate(problem=problem.replace(width=9), start=_wide(problem, 9)),
+            "chain-wide": simulate(problem=wide, start=sgd.Overlaps.random(wide, scale=0.7)),
             "direct": simulate(method="direct"),
             "direct-batch-spherical": simulate(problem=spherical, method="direct"),
             "direct-trained": simulate(problem=trained, method="direct"),
@@ -202,10 +199,6 @@ def sgd_room() -> Room:
     )
 
 
-def _wide(problem, width):
-    return sgd.Overlaps.random(problem.replace(width=width), scale=0.7, seed=3)
-
-
 ROOMS = {"sgd": sgd_room()}
 
 
@@ -217,6 +210,3 @@ def over_rooms(*kinds):
         for kind in kinds
         for name, call in getattr(cases, kind).items()
     ]
-
-
-assert op.sgd is sgd

@@ -347,12 +347,11 @@ def test_links_of_pages_lead_somewhere(path):
 
 def project_files():
     """All text of the project that people wrote, without what tools leave behind."""
-    skipped = {"build", "dist", "figures"}
-    for top in ROOT.iterdir():
-        if top.is_file():
-            yield top
-        elif top.name == ".ci" or not (top.name.startswith(".") or top.name in skipped):
-            yield from (path for path in top.rglob("*") if path.is_file())
+    left_behind = re.compile(r"\.(?!ci$)|build$|dist$|figures$|__pycache__$|.*\.egg-info$")
+    for path in ROOT.rglob("*"):
+        folders = path.relative_to(ROOT).parts[:-1]
+        if path.is_file() and not any(map(left_behind.match, folders)):
+            yield path
 
 
 def test_the_version_exists_once():

@@ -256,6 +256,12 @@ class Claim:
     function : callable
         ``function(*, effort, seed, threads, progress)`` returns the checks, the table and the
         panels of the figure.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> op.claims.get("sgd/escape").source
+    'arXiv 2604.03068; docs/papers/sgd.md section 4'
     """
 
     id: str
@@ -326,6 +332,11 @@ def _all() -> dict[str, Claim]:
 
 def list() -> builtins.list[str]:  # noqa: A001
     """Return the ids of all claims.
+
+    Returns
+    -------
+    list of str
+        "room/name", in the order of the rooms' lists.
 
     Examples
     --------

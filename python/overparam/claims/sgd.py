@@ -1875,9 +1875,9 @@ CLAIMS = [
     ),
     Claim(
         id="sgd/closest",
-        statement="Gradient flow from a small start ends at the closest solution, O = polar(M0) for "
-        "Q0 = q I and polar(Q0^-1/2 M0) otherwise; at finite learning rate SGD noise adds to the "
-        "start, and the alignment with the closest solution is as predicted.",
+        statement="Gradient flow from a small start ends at the closest solution, O = polar(M0) "
+        "for Q0 = q I and polar(Q0^-1/2 M0) otherwise; at finite learning rate SGD noise adds to "
+        "the start, and the alignment with the closest solution is as predicted.",
         source=_source("6"),
         function=_on_bench(_closest),
     ),
