@@ -108,9 +108,15 @@ def test_ode(compare):
     exact = op.sgd.ode(problem, start, t, rtol=1e-13, atol=1e-15)
     error = np.abs(op.sgd.ode(problem, start, t, **numerics).M - exact.M).max()
     peer_error = np.abs(peers.ode_scipy(*arguments, **numerics)[0] - exact.M).max()
+
+    def ours():
+        for _ in range(20):
+            op.sgd.ode(problem, start, t, **numerics)
+        return 20
+
     compare(
         "ODE p=8 p*=4 to t=50 at rtol 1e-8",
-        lambda: op.sgd.ode(problem, start, t, **numerics),
+        ours,
         {
             "SciPy DOP853": lambda: peers.ode_scipy(*arguments, **numerics),
             "SciPy DOP853 tuned": lambda: peers.ode_scipy_tuned(*arguments, **numerics),

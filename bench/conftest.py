@@ -13,7 +13,7 @@ def compare(benchmark):
     """Return a function that times ours against peers, and records what the issue of speed asks.
 
     compare(label, ours, peers, units=1, rounds=7): `ours` and the values of the dict `peers` are
-    functions without arguments, each doing `units` units of work or a number that it returns.
+    functions without arguments, each doing `units` units of work or the number that it returns.
     """
 
     def run(label, ours, peers, *, units=1, rounds=7, note=""):
