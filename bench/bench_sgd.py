@@ -85,7 +85,7 @@ def test_direct(compare):
 
         return run
 
-    medians = compare(
+    compare(
         "direct N=1000 p=8 p*=4, per step",
         _simulation(problem, start, steps, method="direct", threads=1),
         {
@@ -97,7 +97,6 @@ def test_direct(compare):
         units=steps,
         note="the last row is the bound",
     )
-    assert medians["overparam"] > 0.0
 
 
 def test_ode(compare):

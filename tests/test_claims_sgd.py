@@ -161,7 +161,7 @@ def test_late_time_fails_with_a_wrong_constant(monkeypatch):
 
 def test_noise_floor_fails_with_a_wrong_floor(monkeypatch):
     monkeypatch.setattr(sgd, "noise_floor", scaled(sgd.noise_floor, 1.1))
-    assert len(failed("noise-floor")) == 3
+    assert len(failed("noise-floor")) == 4
 
 
 def test_stability_fails_with_a_wrong_limit(monkeypatch):
@@ -273,7 +273,7 @@ def test_quick_effort_is_quick():
 def test_plateau_and_escape_fail_with_a_wrong_plateau(monkeypatch):
     monkeypatch.setattr(sgd, "plateau", faster_plateau)
     assert len(failed("plateau")) >= 5
-    assert any("simulated escape time" in quantity for quantity in failed("escape"))
+    assert any("escape time x 2 r" in quantity for quantity in failed("escape"))
 
 
 @pytest.mark.slow

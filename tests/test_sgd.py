@@ -929,6 +929,10 @@ def test_direct_sgd_is_naive_path_by_path(sizes, replicas, options):
                 assert_allclose(value[replica, i], wanted, rtol=1e-9, atol=1e-11)
 
 
+# Of numbers of order one, with the condition numbers of the overlaps used here (some 100).
+ROUNDING = 1e-12
+
+
 def recovered_inputs(problem, start, M1, Q1):
     """Fields (lambda, lambda*) and |x|^2 of the input that explains one step from start.
 
@@ -939,16 +943,17 @@ def recovered_inputs(problem, start, M1, Q1):
     """
     a, a_star = problem.a, problem.a_star
     dM, dQ = M1 - start.M, Q1 - start.Q
+    rounding = ROUNDING * max(1, np.abs(Q1).max())
     left, singular, right = np.linalg.svd(dM)
     u, v = left[:, 0], singular[0] * right[0]  # c = alpha u and lambda* = v / alpha
-    assert singular[1] < 1e-13
+    assert singular[1] < rounding
     others = np.eye(len(u)) - np.outer(u, u)
-    assert np.abs(others @ dQ @ others).max() < 1e-13
+    assert np.abs(others @ dQ @ others).max() < rounding
     # lambda is proportional to u / a; its part across u is in dQ u.
     r = u / a
     cross, direction = others @ dQ @ u, others @ r
     h = cross @ direction / (direction @ direction)
-    assert np.abs(cross - h * direction).max() < 1e-13
+    assert np.abs(cross - h * direction).max() < rounding
     # e from its definition and from c.
     alpha4 = 2 * problem.lr * h * (a_star @ v**2 - h**2 * (a @ r**2)) / problem.dim
     assert alpha4 > 0
@@ -958,31 +963,80 @@ def recovered_inputs(problem, start, M1, Q1):
     return np.concatenate([fields, v / alpha]), norm2, alpha
 
 
-@pytest.mark.parametrize("method", ["chain", "direct"])
-@pytest.mark.parametrize(("p", "ps", "dim"), [(3, 2, 8), (2, 3, 40), (9, 2, 11)])
-def test_a_step_is_one_of_sgd_with_a_gaussian_input(method, p, ps, dim):
+def whitened(problem, starts, M, Q):
+    """Independent parts of the inputs that explain a step of each replica.
+
+    These are standard normals (replicas, p + p*), up to a common sign, and |x|^2 without their
+    squares, which is chi-square with N - p - p* degrees of freedom; then alpha of the step.
+    """
+    white, rest, alphas = [], [], []
+    for start, M1, Q1 in zip(starts, M, Q, strict=True):
+        fields, norm2, alpha = recovered_inputs(problem, start, M1, Q1)
+        omega = naive.overlap_matrix(start.M, start.Q, start.P)
+        white.append(np.linalg.solve(np.linalg.cholesky(omega), fields))
+        rest.append(norm2 - white[-1] @ white[-1])
+        alphas.append(alpha)
+    return np.array(white), np.array(rest), np.array(alphas)
+
+
+# Few degrees of freedom outside the network's span have branches of their own.
+STEPS = [(3, 2, 5), (2, 2, 5), (3, 2, 7), (3, 2, 8), (2, 3, 40), (9, 2, 12)]
+
+
+def assert_steps_have_gaussian_inputs(method, p, ps, dim, replicas):
     rng = np.random.default_rng(p)
     problem = random_problem(rng, p, ps, dim=dim)
-    start, replicas = random_overlaps(rng, p, ps), 3000
+    start, degrees = random_overlaps(rng, p, ps), dim - p - ps
     run = sgd.simulate(problem, start, [1 / dim], method=method, replicas=replicas)
-    inputs = [
-        recovered_inputs(problem, start, M, Q)
-        for M, Q in zip(run.M[:, 0], run.Q[:, 0], strict=True)
-    ]
-    fields, norms2, alphas = map(np.array, zip(*inputs, strict=True))
-    # (x, -x) make the same step: the sign is free.
-    fields *= rng.choice([-1, 1], (replicas, 1))
-    omega = naive.overlap_matrix(start.M, start.Q, start.P)
-    white = np.linalg.solve(np.linalg.cholesky(omega), fields.T)
-    rest = norms2 - (white**2).sum(axis=0)
-    pvalues = [stats.kstest(component, "norm").pvalue for component in white]
-    if dim > p + ps:
-        pvalues.append(stats.kstest(rest, "chi2", (dim - p - ps,)).pvalue)
+    white, rest, alphas = whitened(problem, [start] * replicas, run.M[:, 0], run.Q[:, 0])
+    white *= rng.choice([-1, 1], (replicas, 1))  # x and -x make the same step
+    pvalues = [stats.kstest(component, "norm").pvalue for component in white.T]
+    if degrees:
+        pvalues.append(stats.kstest(rest, "chi2", (degrees,)).pvalue)
+        white = np.column_stack([white, rest])
     else:
-        assert (np.abs(rest) * alphas**2 < 1e-13).all()  # what it adds to Q
-    products = np.append(white, (rest - (dim - p - ps))[None] / math.sqrt(dim), axis=0)
-    independent = np.corrcoef(products)[np.triu_indices(p + ps + (dim > p + ps), 1)]
-    pvalues += list(2 * stats.norm.sf(np.abs(independent) * math.sqrt(replicas)))
+        # What it adds to Q, against what the rest of the input adds.
+        added = (white**2).sum(axis=1) * alphas**2
+        assert (np.abs(rest) * alphas**2 < ROUNDING * np.maximum(1, added)).all()
+    pvalues += [
+        stats.spearmanr(*pair).pvalue for pair in itertools.combinations(np.abs(white.T), 2)
+    ]
+    assert min(pvalues) * len(pvalues) > FALSE_ALARM
+
+
+@pytest.mark.parametrize("method", ["chain", "direct"])
+@pytest.mark.parametrize(("p", "ps", "dim"), STEPS)
+def test_a_step_is_one_of_sgd_with_a_gaussian_input(method, p, ps, dim):
+    assert_steps_have_gaussian_inputs(method, p, ps, dim, replicas=1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["chain", "direct"])
+@pytest.mark.parametrize(("p", "ps", "dim"), [*STEPS, (2, 2, 1000)])
+def test_a_step_is_one_of_sgd_with_a_gaussian_input_to_a_percent(method, p, ps, dim):
+    assert_steps_have_gaussian_inputs(method, p, ps, dim, replicas=40_000)
+
+
+@pytest.mark.parametrize("method", ["chain", "direct"])
+def test_inputs_are_independent_over_steps_and_replicas(method):
+    rng = np.random.default_rng(1)
+    problem = random_problem(rng, 3, 2, dim=12)
+    start, replicas = random_overlaps(rng, 3, 2), 1200
+    run = sgd.simulate(problem, start, [1 / 12, 2 / 12], method=method, replicas=replicas)
+    between = [run.overlaps(0, replica=r) for r in range(replicas)]
+    first, second = (
+        np.column_stack([np.abs(white), rest])
+        for white, rest, _ in (
+            whitened(problem, starts, run.M[:, i], run.Q[:, i])
+            for i, starts in enumerate(([start] * replicas, between))
+        )
+    )
+    pairs = [(first, second), (first[:-1], first[1:]), (first[:-8], first[8:])]
+    pvalues = [
+        stats.spearmanr(x, y).pvalue
+        for one, other in pairs
+        for x, y in itertools.product(one.T, other.T)
+    ]
     assert min(pvalues) * len(pvalues) > FALSE_ALARM
 
 
@@ -1683,6 +1737,15 @@ def test_wrong_input_is_named(name, error, function):
     with pytest.raises(error, match=rf"\b{name}\b") as caught:
         function()
     assert type(caught.value) is error
+
+
+def test_memory_of_a_batch_is_counted(monkeypatch):
+    """Direct SGD keeps a whole batch of inputs: 10^10 numbers here."""
+    monkeypatch.setattr(_check, "available_memory", lambda: 2**30)
+    problem = BASE.replace(dim=10**6, batch=10**4)
+    with pytest.raises(MemoryError, match="reduce"):
+        sgd.simulate(problem, START, [0.0], method="direct")
+    assert sgd.simulate(problem, START, [0.0]).risk.shape == (1, 1)
 
 
 def test_overlaps_within_rounding_of_a_gram_matrix_are_accepted():
