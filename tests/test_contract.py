@@ -31,8 +31,10 @@ over_the_rooms = pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
 
 
 @pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
+def alone(monkeypatch):
+    """No earlier interruption; one thread, since the cases are too small to share."""
     monkeypatch.setattr(results, "_interrupted", None)
+    monkeypatch.setenv("OVERPARAM_NUM_THREADS", "1")
 
 
 @pytest.fixture

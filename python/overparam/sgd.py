@@ -14,6 +14,7 @@ Lucibello, Saglietti and Cammarota, arXiv 2604.03068.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -924,7 +925,7 @@ class _Numerics(NamedTuple):
     max_steps: int
 
 
-class _Flow:
+class _Flow(ABC):
     """A run of one of the equation systems, and how its values become overlaps."""
 
     method: str
@@ -958,9 +959,9 @@ class _Flow:
     def advance(self, evaluations: int) -> bool:
         return self.core.advance(evaluations)
 
+    @abstractmethod
     def trajectory(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return Q, M and a at the times reached so far."""
-        raise NotImplementedError
 
     def fixed_second_layer(self, count: int) -> FloatArray:
         return np.tile(self.problem.a, (count, 1))
