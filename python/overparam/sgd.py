@@ -1255,11 +1255,15 @@ def simulate(
             dim,
         )
     steps = _check.steps("t", times, dim, rounding=True)
-    stored = (_core.sgd_padded(dim) * p if method == "direct" else p * (p + ps)) * 8.0 * replicas
+    if method == "direct":  # weights, and on each thread the inputs of a whole batch
+        stride = _core.sgd_padded(dim)
+        stored = 8.0 * stride * (replicas * p + min(workers, replicas) * problem.batch)
+    else:
+        stored = 8.0 * replicas * p * (p + ps)
     _check.memory(
         stored + 16.0 * replicas * len(times) * p * (p + ps),
         "the weights and the recorded overlaps" if method == "direct" else "the recorded overlaps",
-        "replicas, the number of times in t" + (" or dim" if method == "direct" else ""),
+        "replicas, the times in t" + (", dim or batch" if method == "direct" else ""),
     )
     shape = (replicas, len(times))
     arrays: dict[str, NDArray[Any]] = {
