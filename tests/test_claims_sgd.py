@@ -208,6 +208,15 @@ def test_extrapolation_removes_the_first_order():
     assert sem == pytest.approx(np.hypot(0.8, 0.1) / 3)
 
 
+def test_ratio_of_means_has_the_error_of_the_residual():
+    rng = np.random.default_rng(2)
+    denominator = 2.0 + rng.normal(size=(2000, 400))
+    numerator = 3.0 * denominator + rng.normal(size=(2000, 400))
+    ratios = np.array([room._ratio(*pair) for pair in zip(numerator, denominator, strict=True)])
+    assert ratios[:, 0].mean() == pytest.approx(3.0, abs=0.01)
+    assert ratios[:, 0].std() == pytest.approx(ratios[:, 1].mean(), rel=0.1)
+
+
 def test_crossing_interpolates_and_marks_what_never_falls():
     t = np.array([0.0, 1.0, 2.0])
     curves = np.array([[3.0, 2.0, 0.0], [3.0, 3.0, 3.0]])

@@ -182,6 +182,13 @@ def _mean(values: FloatArray) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
+def _ratio(numerator: FloatArray, denominator: FloatArray) -> tuple[float, float]:
+    """Return the ratio of two means over the same replicas and its standard error."""
+    unit = float(np.mean(denominator))
+    ratio = float(np.mean(numerator)) / unit
+    return ratio, _mean((numerator - ratio * denominator) / unit)[1]
+
+
 def _worst(values: Sequence[float] | FloatArray, target: float = 0.0) -> float:
     """Return the value that is furthest from the target; NaN if there is one."""
     array = np.asarray(values, dtype=np.float64).ravel()
@@ -1211,7 +1218,7 @@ def _manifold(bench: _Bench) -> Outcome:
             lag = 2.0 * teacher_width / (8.0 * problem.lr * problem.a[0] * sampled.t[-1])
             tau = 1.0 - np.einsum("ikk->i", sampled.Q[:, 0]) * problem.a[0]
             norm = np.einsum("irr->i", identity) / teacher_width - 1.0
-            slaved.append(_mean(norm / (tau * teacher_width / 2.0)))
+            slaved.append(_ratio(norm, tau * teacher_width / 2.0))
         # The start is rotation invariant, so O is uniform: pairs of runs are independent.
         overlap = teacher_width * _alignment(rotation[::2], rotation[1::2])
         mean, mean_sem = _mean(overlap)
