@@ -39,4 +39,6 @@ void require_shape(const char* name, const A& array, const std::vector<Index>& s
 
 inline Array allocate(const std::vector<Index>& shape) { return Array(shape); }
 
+inline std::vector<double> copy(const Array& x) { return {x.data(), x.data() + x.size()}; }
+
 }  // namespace overparam::bind

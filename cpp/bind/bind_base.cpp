@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 
@@ -10,6 +11,7 @@
 #include "base/status.hpp"
 #include "base/threads.hpp"
 #include "bind/array.hpp"
+#include "math/ode.hpp"
 
 namespace py = pybind11;
 using namespace overparam;
@@ -25,6 +27,24 @@ void bind_base(py::module_& m) {
         .value("INTERRUPTED", Status::INTERRUPTED)
         .finalize();
     m.def("status_message", &message, py::arg("status"));
+
+    py::class_<Run>(m, "Run")
+        .def("advance", &Run::advance, py::arg("evaluations"),
+             py::call_guard<py::gil_scoped_release>())
+        .def_property_readonly("time", &Run::time)
+        .def_property_readonly(
+            "values",
+            [](const Run& self) {
+                bind::Array out = bind::allocate({self.saved(), self.observed_size()});
+                std::copy_n(self.values().data(), out.size(), out.mutable_data());
+                return out;
+            })
+        .def_property_readonly("status", &Run::status)
+        .def_property_readonly("saved", &Run::saved)
+        .def_property_readonly("steps", &Run::steps)
+        .def_property_readonly("rejected", &Run::rejected)
+        .def_property_readonly("evaluations", &Run::evaluations)
+        .def_property_readonly("stiff_steps", &Run::stiff_steps);
 
     m.def("build_info", [] {
         return std::map<std::string, std::string>{{"version", OVERPARAM_VERSION},

@@ -2,12 +2,12 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "bind/array.hpp"
+#include "bind/ode.hpp"
 #include "math/ode.hpp"
 #include "models/sgd.hpp"
 
@@ -15,25 +15,17 @@ namespace py = pybind11;
 using namespace overparam;
 using bind::allocate;
 using bind::Array;
+using bind::copy;
 using bind::InOut;
 using bind::require_shape;
 
 namespace {
-
-std::vector<double> copy(const Array& x) { return {x.data(), x.data() + x.size()}; }
 
 Activation activation_named(const std::string& name) {
     if (name == "quadratic") return Activation::QUADRATIC;
     if (name == "erf") return Activation::ERF;
     if (name == "relu") return Activation::RELU;
     throw ArgumentError("activation", "one of quadratic, erf, relu", name);
-}
-
-OdeMethod method_named(const std::string& name) {
-    if (name == "auto") return OdeMethod::AUTO;
-    if (name == "dop853") return OdeMethod::DOP853;
-    if (name == "rkc") return OdeMethod::RKC;
-    throw ArgumentError("method", "one of auto, dop853, rkc", name);
 }
 
 sgd::Model make_model(const std::string& activation, const Array& a, const Array& a_star,
@@ -123,12 +115,12 @@ Array increment_covariance(const sgd::Model& m, const Array& Q, const Array& M) 
     return out;
 }
 
-std::unique_ptr<OdeIntegrator> integrator(std::unique_ptr<OdeSystem> system, const Array& start,
-                                          const Array& t, double rtol, double atol,
-                                          const std::string& method, Index max_steps) {
+std::unique_ptr<Run> integrator(std::unique_ptr<OdeSystem> system, const Array& start,
+                                const Array& t, double rtol, double atol, const std::string& method,
+                                Index max_steps) {
     require_shape("start", start, {system->size()});
     return std::make_unique<OdeIntegrator>(std::move(system), copy(start), copy(t), rtol, atol,
-                                           method_named(method), max_steps);
+                                           bind::ode_method(method), max_steps);
 }
 
 void chain_advance(const sgd::Model& m, double dim, const Array& Lstar, const Array& norms,
@@ -163,24 +155,6 @@ void direct_advance(const sgd::Model& m, Index dim, const Array& W_star, const A
 }  // namespace
 
 void bind_sgd(py::module_& m) {
-    py::class_<OdeIntegrator>(m, "OdeIntegrator")
-        .def("advance", &OdeIntegrator::advance, py::arg("evaluations"),
-             py::call_guard<py::gil_scoped_release>())
-        .def_property_readonly("time", &OdeIntegrator::time)
-        .def_property_readonly("values",
-                               [](const OdeIntegrator& self) {
-                                   Array out = allocate({self.saved(), self.size()});
-                                   std::memcpy(out.mutable_data(), self.values().data(),
-                                               sizeof(double) * self.saved() * self.size());
-                                   return out;
-                               })
-        .def_property_readonly("status", &OdeIntegrator::status)
-        .def_property_readonly("saved", &OdeIntegrator::saved)
-        .def_property_readonly("steps", &OdeIntegrator::steps)
-        .def_property_readonly("rejected", &OdeIntegrator::rejected)
-        .def_property_readonly("evaluations", &OdeIntegrator::evaluations)
-        .def_property_readonly("stiff_steps", &OdeIntegrator::stiff_steps);
-
     py::class_<sgd::Model>(m, "SgdModel")
         .def(py::init(&make_model), py::kw_only(), py::arg("activation"), py::arg("a"),
              py::arg("a_star"), py::arg("P"), py::arg("offset"), py::arg("lr"),

@@ -269,7 +269,7 @@ class OverlapEquations : public OdeSystem {
         return true;
     }
 
-    void observe(const double* y, double* out) const override {
+    void observe(const double* y, double* out) override {
         if (rotated_) {
             rotate(rotation_, y, out);
         } else {

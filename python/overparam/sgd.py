@@ -929,7 +929,7 @@ class _Flow(ABC):
     """A run of one of the equation systems, and how its values become overlaps."""
 
     method: str
-    core: _core.OdeIntegrator
+    core: _core.Run
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
