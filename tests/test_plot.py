@@ -5,7 +5,8 @@ import pytest
 import toys
 from numpy.testing import assert_allclose
 from overparam import plot
-from overparam.results import Status
+from overparam.results import Spectrum, Status
+from overparam.spectra import discrete, jacobi, semicircle
 
 T = [0.0, 0.5, 1.0]
 PROBLEM = toys.Problem(rate=1.0, width=2)
@@ -29,6 +30,17 @@ def closed():
     yield
     assert dict(plt.rcParams) == before
     plt.close("all")
+
+
+@pytest.fixture
+def relaxing():
+    """A theory and a simulation of a class with a headline of its own, without a problem."""
+    exact = toys.relax([[1.0, -2.0]], [0.5, 1.0], T)
+    return exact, toys.relax_from_random([0.5, 1.0], T, replicas=4)
+
+
+def spectrum(**fields):
+    return Spectrum(method="sample", status=Status.SUCCESS, origin={}, **fields)
 
 
 def labels(ax):
@@ -87,6 +99,31 @@ def test_trajectory_refuses(theory):
         plot.trajectory(point)
     with pytest.raises(ValueError, match="field must be one of M, P, risk"):
         plot.trajectory(theory, field="loss")
+
+
+def test_the_headline_is_what_figures_show(relaxing, theory):
+    exact, random = relaxing
+    ax = plot.trajectory(exact, random)
+    assert_allclose(ax.lines[0].get_ydata(), exact.squared_distance)
+    assert_allclose(ax.lines[1].get_ydata(), random.mean().squared_distance)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("t = seconds", "squared distance")
+    ax = plot.compare(exact, random)
+    assert_allclose(ax.lines[0].get_ydata(), exact.squared_distance)
+    assert_allclose(ax.lines[1].get_ydata(), random.mean().squared_distance)
+    assert ax.get_ylabel() == "squared distance"
+    ax = plot.scan([1, 2], [exact, random])
+    last = exact.squared_distance[-1], random.mean().squared_distance[-1]
+    assert_allclose(heights(ax), last)
+    assert ax.get_ylabel() == "squared distance"
+    for draw in (plot.trajectory, plot.compare):
+        assert draw(exact, random, field="distance").get_ylabel() == "distance"
+    assert plot.scan([1], [exact], field="distance").get_ylabel() == "distance"
+    # Of several results the first decides; numbers have no say.
+    with pytest.raises(ValueError, match=r"field must be one of M, .* was 'squared_distance'"):
+        plot.trajectory(exact, theory)
+    assert plot.scan([1, 2], [0.5, exact]).get_ylabel() == "squared distance"
+    with pytest.raises(ValueError, match="x must be positions, or a parameter"):
+        plot.scan("rate", [exact])
 
 
 def test_compare(theory, sampled):
@@ -149,12 +186,84 @@ def test_scan_of_points():
     assert ax.get_ylabel() == "risk"
 
 
+def test_spectrum_of_a_law():
+    law = jacobi(0.7, 0.6)
+    ax = plot.spectrum(law)
+    curve, heads = ax.lines
+    x, y = curve.get_data()
+    assert_allclose(np.nanmin(x), law.support[0])
+    assert_allclose(np.nanmax(x), law.support[1])
+    assert_allclose(y[~np.isnan(x)], law.density(x[~np.isnan(x)]))
+    assert_allclose(heads.get_xydata(), law.atoms)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("eigenvalue", "density")
+    assert labels(ax) == ["Jacobi(gamma=0.7, gamma_star=0.6)"]
+    ax = plot.spectrum(discrete(range(4), [0.25] * 4))
+    assert_allclose(ax.lines[1].get_ydata(), 0.25)
+    assert labels(ax) == ["Discrete"]
+
+
+def test_spectrum_of_eigenvalues_is_a_histogram():
+    result = spectrum(eigenvalues=[0.0, 1.0, 3.0], multiplicities=[6, 1, 1])
+    ax = plot.spectrum(result, semicircle(1.0), bins=[0.0, 2.0, 4.0])
+    (bars,) = ax.patches
+    assert bars.get_data().values.tolist() == [7 / 8 / 2, 1 / 8 / 2]
+    assert labels(ax) == ["sample", "Semicircle(variance=1.0)"]
+    nodes = spectrum(nodes=[1.0, 2.0], weights=[0.5, 0.5])
+    (bars,) = plot.spectrum(nodes, bins=10, color="red", label="mine").patches
+    values, edges, _ = bars.get_data()
+    assert_allclose(np.diff(edges) @ values, 1.0)
+    assert len(plot.spectrum(nodes).patches[0].get_data().values) == 50
+
+
+def test_broadened_spectra_are_curves():
+    law = discrete([-1.0, 1.0], [0.5, 0.5])
+    points = spectrum(eigenvalues=[-1.0, 1.0])
+    ax = plot.spectrum(law, points, width=0.01, xscale="linear", yscale="log", linewidth=3)
+    first, second = ax.lines
+    assert_allclose(first.get_xydata(), second.get_xydata(), rtol=1e-10)
+    assert_allclose(first.get_ydata().max(), 0.5 / (np.pi * 0.01), rtol=0.05)
+    assert (first.get_linewidth(), ax.get_yscale()) == (3, "log")
+    assert not ax.patches
+
+
+def test_spectrum_of_a_curve():
+    from matplotlib.figure import Figure
+
+    own = Figure().subplots()
+    result = spectrum(
+        grid=[0.0, 1.0, 2.0],
+        values=[0.0, 0.5, 0.0],
+        edges=[0.0, 2.0],
+        atom_positions=[-1.0],
+        atom_masses=[0.5],
+    )
+    assert plot.spectrum(result, ax=own) is own
+    curve, heads = own.lines
+    assert curve.get_xydata().tolist() == [[0, 0], [1, 0.5], [2, 0]]
+    assert heads.get_xydata().tolist() == [[-1, 0.5]]
+    assert len(plot.spectrum(result, width=0.1).lines) == 1
+
+
+def test_spectrum_refuses(theory):
+    with pytest.raises(ValueError, match="results must be at least one spectrum or law"):
+        plot.spectrum()
+    with pytest.raises(TypeError, match="results must be spectra or laws"):
+        plot.spectrum(theory)
+    with pytest.raises(ValueError, match="bins must be None where nothing is drawn"):
+        plot.spectrum(semicircle(1.0), bins=10)
+    with pytest.raises(ValueError, match="bins must be None where nothing is drawn"):
+        plot.spectrum(spectrum(eigenvalues=[1.0]), bins=10, width=0.1)
+    with pytest.raises(ValueError, match="width must be"):
+        plot.spectrum(semicircle(1.0), width=-1.0)
+
+
 def test_without_matplotlib(theory, sampled, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     for draw in (
         lambda: plot.trajectory(theory),
         lambda: plot.compare(theory, sampled),
         lambda: plot.scan([1], [1]),
+        lambda: plot.spectrum(semicircle(1.0)),
     ):
         with pytest.raises(ImportError, match=r'needs matplotlib: pip install "overparam\[plot\]"'):
             draw()

@@ -12,6 +12,7 @@ import toys
 from numpy.testing import assert_allclose, assert_array_equal
 from overparam import results
 from overparam.results import Status, Table, compare, components, load
+from scipy import integrate
 
 T = [0.0, 0.5, 1.0]
 PROBLEM = toys.Problem(rate=1.0, width=2, teacher=(1.0, 0.5))
@@ -262,6 +263,146 @@ def test_nothing_computed_and_points():
     assert results.conclude(point, throw=False) is point
     with pytest.raises(op.ConvergenceError, match="newton"):
         results.conclude(point)
+
+
+# ---- spectra ----
+
+EIGENVALUES = {"eigenvalues": [-1.0, 0.0, 2.0], "multiplicities": [1, 5, 2]}
+NODES = {"nodes": [2.0, -1.0], "weights": [0.25, 0.75], "size": 8}
+# Two triangles of mass 0.4 and 0.2 around a gap, and an atom.
+CURVE = {
+    "grid": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+    "values": [0.0, 0.4, 0.0, 0.0, 0.2, 0.0],
+    "edges": [1.0, 3.0, 4.0, 6.0],
+    "atom_positions": [0.0],
+    "atom_masses": [0.4],
+}
+over_measures = pytest.mark.parametrize("fields", [EIGENVALUES, NODES, CURVE])
+
+
+def spectrum(**fields):
+    return results.Spectrum(
+        method="m", status=Status.SUCCESS, origin=results.make_origin(), **fields
+    )
+
+
+def test_spectrum_of_eigenvalues():
+    result = spectrum(**EIGENVALUES)
+    assert result.size == 8
+    assert result.multiplicities.dtype == np.int64
+    assert result.atoms == ((-1.0, 0.125), (0.0, 0.625), (2.0, 0.25))
+    assert result.edges.shape == (0,)
+    assert [result.moments(k) for k in range(4)] == [1, 0.375, 1.125, 1.875]
+    assert result.count_below([-2, -1, 0, 1e-9, 2, 3]).tolist() == [0, 0, 1, 6, 6, 8]
+    assert type(result.count_below(1.0)) is int
+    assert spectrum(eigenvalues=[1.0, 1.0, 4.0]).count_below(2) == 2
+
+
+def test_spectrum_of_nodes():
+    result = spectrum(**NODES)
+    assert result.atoms == ()
+    assert [result.moments(k) for k in range(3)] == [1, -0.25, 1.75]
+    assert result.count_below([-1, 0, 3]).tolist() == [0, 6, 8]
+    with pytest.raises(ValueError, match="count_below needs the size"):
+        spectrum(nodes=[1.0], weights=[1.0]).count_below(0)
+
+
+def test_spectrum_of_a_curve():
+    result = spectrum(**CURVE)
+    assert result.size is None
+    assert result.atoms == ((0.0, 0.4),)
+    x = [0.0, 1.0, 1.5, 2.0, 3.5, 4.5, 7.0]
+    assert_allclose(result.density(x), [0, 0, 0.2, 0.4, 0, 0.1, 0])
+    # Between the intervals the curve counts as 0, whatever the grid says.
+    assert spectrum(**{**CURVE, "values": [1.0] * 6}).density([2.9, 3.5, 4.0]).tolist() == [1, 0, 1]
+    expected = [1, 0.4 * 2 + 0.2 * 5, 0.4 * (4 + 1 / 6) + 0.2 * (25 + 1 / 6)]
+    assert_allclose([result.moments(k) for k in range(3)], expected, rtol=1e-14)
+    with pytest.raises(ValueError, match="count_below needs eigenvalues or nodes"):
+        result.count_below(1.0)
+
+
+def test_a_curve_beside_another_measure_serves_the_density():
+    law = op.spectra.marchenko_pastur(0.5)
+    grid = np.linspace(*law.support, 20001)
+    nodes, weights = law.quadrature(200)
+    result = spectrum(
+        nodes=nodes,
+        weights=weights,
+        grid=grid,
+        values=law.density(grid),
+        atom_positions=[0.0],
+        atom_masses=[0.5],
+        edges=law.edges,
+    )
+    assert_allclose(result.moments(2), law.moments(2), rtol=1e-12)
+    assert_allclose(result.density(1.0), law.density(1.0), rtol=1e-6)
+    curve = changed(result, nodes=None, weights=None)
+    assert_allclose(curve.moments(2), law.moments(2), rtol=1e-5)
+    assert result.atoms == law.atoms
+    x = np.linspace(-1, 7, 9)
+    broadened = -law.cauchy(x + 0.2j).imag / np.pi
+    assert_allclose(curve.density(x, width=0.2), broadened, rtol=1e-5)
+    assert_allclose(result.density(x, width=0.2), broadened, rtol=1e-8)
+
+
+@over_measures
+def test_a_broadened_density_integrates_to_one(fields):
+    result, width = spectrum(**fields), 0.05
+    x = width * np.sinh(np.linspace(-16, 16, 200001))  # as far as 2e5
+    assert_allclose(integrate.trapezoid(result.density(x, width=width), x), 1.0, rtol=1e-4)
+    for points in (0.3, [[0.1, 0.2]], []):
+        assert result.density(points, width=1.0).shape == np.shape(points)
+
+
+def test_a_density_without_broadening_needs_a_curve():
+    for fields in (EIGENVALUES, NODES):
+        with pytest.raises(ValueError, match="width must be > 0 for a spectrum without"):
+            spectrum(**fields).density(0.0)
+    with pytest.raises(ValueError, match="width must be"):
+        spectrum(**CURVE).density(0.0, width=-1.0)
+    with pytest.raises(ValueError, match="k must be"):
+        spectrum(**CURVE).moments(-1)
+
+
+@over_measures
+def test_spectra_are_kept_and_copied(tmp_path, fields):
+    result = spectrum(**fields)
+    same(result, load(result.save(tmp_path / "x")))
+    same(result, pickle.loads(pickle.dumps(result)))
+    same(result, copy.deepcopy(result))
+    assert result.to_xarray()["edges"].dims == ("edge",)
+    for name in fields:
+        if name != "size":
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(result, name)[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "must have eigenvalues, nodes or a grid"),
+        ({**EIGENVALUES, "nodes": [1.0], "weights": [1.0]}, "nodes must be None beside"),
+        ({**EIGENVALUES, "size": 7}, "size must be the sum of multiplicities, 8, but was 7"),
+        ({"eigenvalues": [1.0, 0.0]}, "eigenvalues must be in ascending order"),
+        ({"eigenvalues": [1.0], "multiplicities": [0]}, "multiplicities must be integers >= 1"),
+        ({"eigenvalues": [1.0], "multiplicities": [1, 2]}, "multiplicities must be an array"),
+        ({"multiplicities": [1]}, "eigenvalues and multiplicities must be given together"),
+        ({"nodes": [1.0]}, "nodes and weights must be given together"),
+        ({"nodes": [1.0], "weights": [0.5]}, "weights must be numbers with sum 1"),
+        ({**CURVE, "atom_masses": None}, "atom_positions and atom_masses must be given together"),
+        ({**CURVE, "edges": [1.0, 3.0, 4.0]}, "edges must be an even number"),
+        ({**CURVE, "edges": [3.0, 1.0]}, "edges must be in ascending order"),
+        ({**CURVE, "values": [1.0]}, "values must be an array"),
+    ],
+)
+def test_spectra_are_checked(fields, message):
+    with pytest.raises(ValueError, match=message):
+        spectrum(**fields)
+
+
+def test_multiplicities_are_integers():
+    with pytest.raises(TypeError, match="multiplicities must be integers"):
+        spectrum(eigenvalues=[1.0], multiplicities=[1.5])
 
 
 # ---- files ----

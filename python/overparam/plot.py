@@ -1,4 +1,4 @@
-"""Figures of results: curves in time, scans over a parameter, theory against simulation.
+"""Figures of results: curves in time, scans, theory against simulation, spectra.
 
 Every function draws on the axes it is given, or on new ones, and returns them. Nothing global is
 changed. Needs matplotlib, which the extra `plot` installs.
@@ -6,20 +6,26 @@ changed. Needs matplotlib, which the extra `plot` installs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from overparam import _check
 from overparam._check import FloatArray
-from overparam.results import Result, Trajectory, components
+from overparam.results import Result, Spectrum, Trajectory, components
+from overparam.spectra import Law
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["compare", "scan", "trajectory"]
+__all__ = ["compare", "scan", "spectrum", "trajectory"]
 
 PANEL = (5.0, 3.6)  # inches
 _BAND: dict[str, Any] = {"alpha": 0.25, "linewidth": 0}
+_BINS = 50
+_POINTS = 1000  # of a density curve
 
 
 def require_matplotlib() -> None:
@@ -55,7 +61,7 @@ def panels(count: int) -> list[Axes]:
 
 def trajectory(
     *results: Trajectory,
-    field: str = "risk",
+    field: str | None = None,
     ax: Axes | None = None,
     quantiles: tuple[float, float] | None = None,
     xscale: str = "linear",
@@ -70,8 +76,9 @@ def trajectory(
     ----------
     *results : Trajectory
         One or several results.
-    field : str
-        A field, with a curve per component, or one component such as ``M[0,1]``.
+    field : str, optional
+        A field, with a curve per component, or one component such as ``M[0,1]``. Default: the
+        `headline` of the first result, such as ``risk``.
     ax : matplotlib.axes.Axes, optional
         Where to draw; new axes by default.
     quantiles : (float, float), optional
@@ -104,6 +111,7 @@ def trajectory(
     """
     if not results:
         raise ValueError("results must be at least one trajectory, but was none")
+    field = _headline(results) if field is None else field
     for result in results:
         _require_time(result)
         next(components(result, field))
@@ -139,7 +147,7 @@ def scan(
     x: str | Sequence[float] | FloatArray,
     values: Sequence[Result | float] | FloatArray,
     *,
-    field: str = "risk",
+    field: str | None = None,
     ax: Axes | None = None,
     xlabel: str | None = None,
     ylabel: str | None = None,
@@ -156,8 +164,9 @@ def scan(
     values : (n,) sequence
         Numbers; or results, of which `field` is drawn. Sampled results appear as the mean with
         one standard error, trajectories at their last time.
-    field : str
-        A field with one component, or one component such as ``M[0,1]``.
+    field : str, optional
+        A field with one component, or one component such as ``M[0,1]``. Default: the `headline`
+        of the first trajectory, and ``risk`` where there is none.
     ax : matplotlib.axes.Axes, optional
         Where to draw; new axes by default.
     xlabel, ylabel : str, optional
@@ -185,6 +194,7 @@ def scan(
     >>> ax.get_ylabel()
     'risk'
     """
+    field = _headline(values) if field is None else field
     entries = [_entry(value, field) for value in values]
     if isinstance(x, str):
         positions = [_parameter(value, x) for value in values]
@@ -208,7 +218,7 @@ def compare(
     theory: Trajectory,
     sampled: Trajectory,
     *,
-    field: str = "risk",
+    field: str | None = None,
     ax: Axes | None = None,
     xscale: str = "linear",
     yscale: str = "linear",
@@ -222,8 +232,9 @@ def compare(
         A result without replicas.
     sampled : Trajectory
         A result with replicas; its times need not be those of the theory.
-    field : str
-        A field, with a colour per component, or one component such as ``M[0,1]``.
+    field : str, optional
+        A field, with a colour per component, or one component such as ``M[0,1]``. Default: the
+        `headline` of the theory, such as ``risk``.
     ax : matplotlib.axes.Axes, optional
         Where to draw; new axes by default.
     xscale, yscale : str
@@ -258,6 +269,7 @@ def compare(
         raise _check.bad("theory", "a result without replicas", theory)
     if not sampled.sampled:
         raise _check.bad("sampled", "a result with replicas", sampled)
+    field = theory.headline if field is None else field
     curves = list(components(theory, field))
     measured = zip(components(sampled.mean(), field), components(sampled.sem(), field), strict=True)
     ax = ax or panels(1)[0]
@@ -278,9 +290,134 @@ def compare(
     return _finish(ax, theory.time_label, field, xscale, yscale)
 
 
+def spectrum(
+    *results: Spectrum | Law,
+    ax: Axes | None = None,
+    width: float = 0.0,
+    bins: int | ArrayLike | None = None,
+    xscale: str = "linear",
+    yscale: str = "linear",
+    **line: Any,
+) -> Axes:
+    """Plot densities of eigenvalues: laws as curves, lists of eigenvalues as histograms.
+
+    Atoms of laws and of tabulated spectra appear as spikes as high as their mass.
+
+    Parameters
+    ----------
+    *results : Spectrum or Law
+        One or several spectra or laws.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; new axes by default.
+    width : float
+        Half-width of the Lorentzians to which all eigenvalues and atoms are broadened, at least 0.
+        With a positive width everything is a curve.
+    bins : int or sequence of float, optional
+        Number of the histograms' bins, or their edges; 50 by default.
+    xscale, yscale : str
+        Scales of the axes, such as "log".
+    **line
+        Properties of the curves, as `matplotlib.axes.Axes.plot` takes them. A `label` replaces
+        the automatic ones, which give the method or the law.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        Without results, or if `bins` are given and nothing is drawn as a histogram.
+    ImportError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np, overparam as op
+    >>> G = np.random.default_rng(0).standard_normal((200, 100))
+    >>> sampled = op.results.Spectrum(
+    ...     eigenvalues=np.linalg.eigvalsh(G.T @ G / 200),
+    ...     method="sample",
+    ...     status=op.Status.SUCCESS,
+    ...     origin=op.results.make_origin(),
+    ... )
+    >>> ax = op.plot.spectrum(sampled, op.spectra.marchenko_pastur(2.0), bins=20)
+    >>> ax.get_ylabel()
+    'density'
+    """
+    if not results:
+        raise ValueError("results must be at least one spectrum or law, but was none")
+    for result in results:
+        if not isinstance(result, (Spectrum, Law)):
+            raise _check.bad("results", "spectra or laws", result, TypeError)
+    width = _check.real("width", width, minimum=0.0)
+    barred = [width == 0 and isinstance(r, Spectrum) and r.grid is None for r in results]
+    if bins is not None and not any(barred):
+        raise _check.bad("bins", "None where nothing is drawn as a histogram", bins)
+    ax = ax or panels(1)[0]
+    for result, bars in zip(results, barred, strict=True):
+        style = {"label": _name(result), **line}
+        if bars:
+            _histogram(ax, cast(Spectrum, result), _BINS if bins is None else bins, style)
+            continue
+        x, density = _density(result, width)
+        (curve,) = ax.plot(x, density, **style)
+        if width == 0:
+            heads = dict(result.atoms)
+            color = curve.get_color()
+            ax.vlines(list(heads), 0.0, list(heads.values()), color=color)
+            ax.plot(list(heads), list(heads.values()), "o", color=color, markersize=4)
+    return _finish(ax, "eigenvalue", "density", xscale, yscale)
+
+
+def _name(result: Spectrum | Law) -> str:
+    """Return what a legend calls a spectrum or a law: a law with its parameters, if they fit."""
+    if isinstance(result, Spectrum):
+        return result.method
+    text = repr(result)
+    return text if len(text) <= 40 else type(result).__name__
+
+
+def _histogram(ax: Axes, result: Spectrum, bins: int | ArrayLike, style: dict[str, Any]) -> None:
+    """Draw bars whose areas are the masses in the bins."""
+    points, masses = result.nodes, result.weights
+    if result.eigenvalues is not None:
+        points, masses = result.eigenvalues, result.multiplicities / cast(Any, result.size)
+    heights, edges = np.histogram(cast(FloatArray, points), cast(Any, bins), weights=masses)
+    look = {name: style[name] for name in ("label", "color") if name in style}
+    ax.stairs(heights / np.diff(edges), edges, fill=True, alpha=0.4, **look)
+
+
+def _density(result: Spectrum | Law, width: float) -> tuple[FloatArray, FloatArray]:
+    """Return a curve, with NaN between the intervals of a law."""
+    parts = [np.asarray(result.edges), np.array([position for position, _ in result.atoms])]
+    if isinstance(result, Spectrum):
+        parts += [array for array in (result.nodes, result.grid) if array is not None]
+    if width > 0:
+        places = np.concatenate(parts)
+        low, high = places.min() - 8 * width, places.max() + 8 * width
+        count = int(np.clip(5 * (high - low) / width, _POINTS, 20 * _POINTS))
+        x = np.linspace(low, high, count)
+        if isinstance(result, Law):
+            return x, -result.cauchy(x + 1j * width).imag / np.pi
+        return x, result.density(x, width)
+    if isinstance(result, Spectrum):
+        x = np.union1d(cast(FloatArray, result.grid), result.edges)
+        return x, result.density(x)
+    intervals = zip(result.edges[::2], result.edges[1::2], strict=True)
+    pieces = [np.append(np.linspace(low, high, _POINTS), np.nan) for low, high in intervals]
+    x = np.concatenate([np.empty(0), *pieces])
+    return x, result.density(x)
+
+
 def _require_time(result: object) -> None:
     if not isinstance(result, Trajectory):
         raise _check.bad("results", "trajectories", result, TypeError)
+
+
+def _headline(values: Iterable[object]) -> str:
+    """Return the field that the first trajectory is mainly about; a trajectory's, without any."""
+    return next((v.headline for v in values if isinstance(v, Trajectory)), Trajectory.headline)
 
 
 def _entry(value: Result | float, field: str) -> tuple[float, float | None]:

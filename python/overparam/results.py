@@ -58,6 +58,9 @@ R = TypeVar("R", bound="Result")
 # Differences below this fraction of the values compared are rounding, not disagreement.
 _ROUNDING = 1e-12
 
+# Entries of the largest temporary array of a broadened density.
+_BLOCK = 2**20
+
 
 # ---- declaring a result class ----
 
@@ -489,6 +492,9 @@ class Result:
 class Trajectory(Result):
     """A result on a grid of times.
 
+    A room's class sets `time_label`, and `headline`: the field that it is mainly about, which is a
+    number per time and which figures show unless told otherwise.
+
     Attributes
     ----------
     t : (T,) array
@@ -500,12 +506,13 @@ class Trajectory(Result):
     >>> problem = op.sgd.Problem(width=2, teacher_width=1, lr=0.1)
     >>> start = op.sgd.Overlaps(Q=[[1, 0], [0, 1]], M=[[0.1], [0.2]], P=[[1]])
     >>> result = op.sgd.ode(problem, start, [0, 1])
-    >>> result.t, result.time_label
-    (array([0., 1.]), 't = steps / N')
+    >>> result.t, result.time_label, result.headline
+    (array([0., 1.]), 't = steps / N', 'risk')
     """
 
     kind: ClassVar[str] = "Trajectory"
     time_label: ClassVar[str] = "t"
+    headline: ClassVar[str] = "risk"
 
     t: FloatArray = array_field("time", sampled=False)
 
@@ -544,16 +551,271 @@ class Point(Result):
 
 @record
 class Spectrum(Result):
-    """A result that describes the eigenvalues of an operator.
+    """A result that describes the eigenvalues of an operator, as a measure of mass one.
+
+    The measure is given as a list of eigenvalues, as nodes with weights, or as a curve with atoms.
+    A curve may come with either of the others, for `density` without broadening; `atoms` and
+    `edges` then say what is known about them and add nothing to the measure.
+
+    Attributes
+    ----------
+    eigenvalues : (n,) array or None
+        In ascending order.
+    multiplicities : (n,) array of int, or None
+        By default 1 for each of the eigenvalues.
+    nodes, weights : (k,) array or None
+        A quadrature: weights add up to one.
+    grid, values : (g,) array or None
+        A curve: density per eigenvalue at increasing positions, linear in between and 0 beyond
+        them. With the atoms' masses its integral is one.
+    atom_positions, atom_masses : (a,) array or None
+        What `atoms` lists.
+    edges : (e,) array
+        Edges of the continuous part, sorted: low and high for each interval. Between intervals
+        the curve counts as 0. Empty if there are none, or if they are not known.
+    size : int or None
+        Number of eigenvalues with multiplicity; None if it is not known.
+
+    Raises
+    ------
+    ValueError
+        If there is no measure or more than one, or entries are not in order.
 
     Examples
     --------
-    >>> import overparam as op
-    >>> op.results.Spectrum.kind
-    'Spectrum'
+    >>> from overparam import results
+    >>> spectrum = results.Spectrum(
+    ...     method="exact",
+    ...     status=results.Status.SUCCESS,
+    ...     origin=results.make_origin(),
+    ...     eigenvalues=[-1.0, 0.0, 2.0],
+    ...     multiplicities=[1, 5, 2],
+    ... )
+    >>> spectrum.size, spectrum.moments(1), int(spectrum.count_below(1.0))
+    (8, 0.375, 6)
+    >>> spectrum.atoms[1]
+    (0.0, 0.625)
     """
 
     kind: ClassVar[str] = "Spectrum"
+
+    eigenvalues: FloatArray | None = array_field("eigenvalue", sampled=False, default=None)
+    multiplicities: NDArray[np.int64] | None = array_field(
+        "eigenvalue", sampled=False, dtype=np.int64, default=None
+    )
+    nodes: FloatArray | None = array_field("node", sampled=False, default=None)
+    weights: FloatArray | None = array_field("node", sampled=False, default=None)
+    grid: FloatArray | None = array_field("grid_point", sampled=False, default=None)
+    values: FloatArray | None = array_field("grid_point", sampled=False, default=None)
+    atom_positions: FloatArray | None = array_field("atom", sampled=False, default=None)
+    atom_masses: FloatArray | None = array_field("atom", sampled=False, default=None)
+    edges: FloatArray = array_field("edge", sampled=False, default=())
+    size: int | None = array_field(sampled=False, dtype=np.int64, default=None)
+
+    def __post_init__(self) -> None:
+        if self.eigenvalues is not None and self.multiplicities is None:
+            object.__setattr__(self, "multiplicities", np.ones(np.shape(self.eigenvalues), int))
+        counts = np.asarray(1 if self.multiplicities is None else self.multiplicities)
+        if counts.dtype.kind not in "iu":
+            raise _check.bad("multiplicities", "integers >= 1", self.multiplicities, TypeError)
+        if np.any(counts < 1):
+            raise _check.bad("multiplicities", "integers >= 1", self.multiplicities)
+        if self.eigenvalues is not None and self.size is None:
+            object.__setattr__(self, "size", int(counts.sum()))
+        super().__post_init__()
+        for one, other in (
+            ("eigenvalues", "multiplicities"),
+            ("nodes", "weights"),
+            ("grid", "values"),
+            ("atom_positions", "atom_masses"),
+        ):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ValueError(f"{one} and {other} must be given together, but one was None")
+        if self.eigenvalues is None and self.nodes is None and self.grid is None:
+            raise ValueError("a spectrum must have eigenvalues, nodes or a grid, but has none")
+        if self.eigenvalues is not None and self.nodes is not None:
+            raise ValueError("nodes must be None beside eigenvalues, but were given")
+        if self.eigenvalues is not None and self.size != counts.sum():
+            raise _check.bad("size", f"the sum of multiplicities, {counts.sum()}", self.size)
+        for name in ("eigenvalues", "grid", "edges"):
+            array = getattr(self, name)
+            if array is not None and np.any(np.diff(array) < 0):
+                raise _check.bad(name, "in ascending order", array)
+        if len(self.edges) % 2:
+            raise _check.bad("edges", "an even number of positions", self.edges)
+        if self.weights is not None and abs(self.weights.sum() - 1) > 1e-6:
+            raise _check.bad("weights", "numbers with sum 1 to 1e-6", self.weights)
+
+    @property
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """Position and mass of each atom; those of a list of eigenvalues without a curve are all.
+
+        Examples
+        --------
+        >>> from overparam import results
+        >>> common = dict(method="exact", status=results.Status.SUCCESS, origin={})
+        >>> results.Spectrum(eigenvalues=[0.0, 1.0], multiplicities=[3, 1], **common).atoms
+        ((0.0, 0.75), (1.0, 0.25))
+        """
+        positions, masses = self.atom_positions, self.atom_masses
+        if positions is None and self.eigenvalues is not None and self.grid is None:
+            positions, masses = self._points()
+        if positions is None or masses is None:
+            return ()
+        return tuple(zip(positions.tolist(), masses.tolist(), strict=True))
+
+    def _points(self) -> tuple[FloatArray, FloatArray]:
+        """Return the points of the measure and their masses; of a curve its atoms."""
+        if self.eigenvalues is not None and self.multiplicities is not None:
+            return self.eigenvalues, self.multiplicities / self.multiplicities.sum()
+        if self.nodes is not None and self.weights is not None:
+            return self.nodes, self.weights
+        if self.atom_positions is not None and self.atom_masses is not None:
+            return self.atom_positions, self.atom_masses
+        return np.empty(0), np.empty(0)
+
+    def _curve(self) -> tuple[FloatArray, FloatArray] | None:
+        """Return grid and values, if the measure is a curve."""
+        if self.eigenvalues is not None or self.nodes is not None:
+            return None
+        return cast(FloatArray, self.grid), cast(FloatArray, self.values)
+
+    def density(self, x: Any, width: float = 0.0) -> FloatArray:
+        """Return the density per eigenvalue, each eigenvalue broadened to a Lorentzian.
+
+        Parameters
+        ----------
+        x : array_like
+            Positions.
+        width : float
+            Half-width of the Lorentzians, at least 0. For 0 it is the curve, without the atoms.
+
+        Returns
+        -------
+        array like `x`
+            For a positive width its integral is one.
+
+        Raises
+        ------
+        ValueError
+            If `width` is 0 and the spectrum has no curve.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from overparam import results
+        >>> common = dict(method="exact", status=results.Status.SUCCESS, origin={})
+        >>> spectrum = results.Spectrum(eigenvalues=[0.0], **common)
+        >>> round(float(spectrum.density(0.0, width=0.1)) * np.pi, 12)
+        10.0
+        """
+        x = np.asarray(x, dtype=np.float64)
+        width = _check.real("width", width, minimum=0.0)
+        if width == 0:
+            if self.grid is None or self.values is None:
+                must = "> 0 for a spectrum without a tabulated density"
+                raise _check.bad("width", must, width)
+            density = np.interp(x, self.grid, self.values, left=0.0, right=0.0)
+            if len(self.edges):
+                inside = (np.searchsorted(self.edges, x, side="right") % 2 == 1) | np.isin(
+                    x, self.edges
+                )
+                density = np.where(inside, density, 0.0)
+            return cast(FloatArray, np.asarray(density)[()])
+        flat, density = x.ravel(), np.zeros(x.size)
+        points, masses = self._points()
+        curve = self._curve()
+        rows = max(_BLOCK // max(len(points), 1 if curve is None else len(curve[0])), 1)
+        for start in range(0, x.size, rows):
+            block = flat[start : start + rows, np.newaxis]
+            found = (width / np.pi / ((block - points) ** 2 + width**2)) @ masses
+            if curve is not None:
+                found += _broadened(block, *curve, width)
+            density[start : start + rows] = found
+        return cast(FloatArray, density.reshape(x.shape)[()])
+
+    def moments(self, k: int) -> float:
+        """Return the mean of the k-th power of the eigenvalues.
+
+        Parameters
+        ----------
+        k : int
+            At least 0.
+
+        Returns
+        -------
+        float
+            Of a curve, as accurate as its grid.
+
+        Examples
+        --------
+        >>> from overparam import results
+        >>> common = dict(method="exact", status=results.Status.SUCCESS, origin={})
+        >>> results.Spectrum(nodes=[-1.0, 1.0], weights=[0.5, 0.5], **common).moments(2)
+        1.0
+        """
+        k = _check.integer("k", k, minimum=0)
+        points, masses = self._points()
+        moment = float(points**k @ masses)
+        curve = self._curve()
+        if curve is not None:  # Simpson's rule for the linear pieces
+            grid, values = curve
+            middle, half = (grid[1:] + grid[:-1]) / 2, (values[1:] + values[:-1]) / 2
+            ends = grid**k * values
+            moment += float(np.diff(grid) @ (ends[1:] + ends[:-1] + 4 * middle**k * half)) / 6
+        return moment
+
+    def count_below(self, x: Any) -> Any:
+        """Return the number of eigenvalues below x, with multiplicity.
+
+        Parameters
+        ----------
+        x : array_like
+            Positions; an eigenvalue at the position is not counted.
+
+        Returns
+        -------
+        int or float, or array like `x`
+            Integers for a list of eigenvalues; for nodes the estimate, size times the weight below.
+
+        Raises
+        ------
+        ValueError
+            If the spectrum is a curve, or its size is not known.
+
+        Examples
+        --------
+        >>> from overparam import results
+        >>> common = dict(method="exact", status=results.Status.SUCCESS, origin={})
+        >>> results.Spectrum(eigenvalues=[0.0, 1.0], multiplicities=[3, 1], **common).count_below(1)
+        3
+        """
+        x = np.asarray(x, dtype=np.float64)
+        if self._curve() is not None:
+            raise ValueError("count_below needs eigenvalues or nodes, but the spectrum is a curve")
+        if self.size is None:
+            raise ValueError("count_below needs the size of the spectrum, but it was None")
+        points, masses = self._points()
+        if self.multiplicities is not None:
+            below = np.concatenate([[0], np.cumsum(self.multiplicities)])
+        else:
+            order = np.argsort(points)
+            below = self.size * np.concatenate([[0.0], np.cumsum(masses[order])])
+            points = points[order]
+        counts = below[np.searchsorted(points, x, side="left")]
+        return counts if counts.ndim else counts.item()
+
+
+def _broadened(x: FloatArray, grid: FloatArray, values: FloatArray, width: float) -> FloatArray:
+    """Return a piecewise linear curve convolved with a Lorentzian, at positions (n, 1)."""
+    lengths = np.diff(grid)
+    distance = grid - x
+    slope = np.diff(values) / np.where(lengths > 0, lengths, 1.0)
+    at_x = values[:-1] - slope * distance[:, :-1]
+    angle = np.diff(np.arctan(distance / width), axis=1)
+    log = np.diff(np.log(distance**2 + width**2), axis=1)
+    pieces = at_x * angle + slope * width / 2 * log
+    return np.asarray(pieces[:, lengths > 0].sum(axis=1) / np.pi)
 
 
 def _fields(cls: type[Result]) -> tuple[dataclasses.Field[Any], ...]:

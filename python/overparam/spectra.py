@@ -1,0 +1,1008 @@
+"""Laws of eigenvalues: Marchenko-Pastur, semicircle, principal angles, and finite sets of atoms.
+
+A law is a probability measure on the real line: atoms, and a part with a density. Laws are frozen,
+and compare and hash by value, so that they can be parameters of a problem.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from overparam import _check
+from overparam._check import FloatArray
+
+__all__ = [
+    "Discrete",
+    "Jacobi",
+    "Law",
+    "MarchenkoPastur",
+    "Semicircle",
+    "discrete",
+    "jacobi",
+    "marchenko_pastur",
+    "semicircle",
+]
+
+# Minus the logarithm of what a quadrature may cut off at the ends of a density.
+_CUTS = np.linspace(2.0, 42.0, 161)
+
+# Weights of a discrete law may miss the sum 1 by this much; they are then normalised.
+_SUM_TOLERANCE = 1e-9
+
+# Entries of the largest temporary array of a sum over atoms.
+_BLOCK = 2**20
+
+
+def _numbers(name: str, value: object, must: str, kinds: str = "iuf") -> NDArray[Any]:
+    """Return an array of numbers of any shape."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # nested sequences of different lengths
+        raise _check.bad(name, must, value) from None
+    if array.dtype.kind not in kinds:
+        raise _check.bad(name, must, value, TypeError)
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
+def _reals(name: str, value: object) -> FloatArray:
+    return _numbers(name, value, "a real number or an array of them")
+
+
+def _answer(values: NDArray[Any]) -> NDArray[Any]:
+    """Return a number for a number."""
+    return values[()]
+
+
+class Law(ABC):
+    """A law of eigenvalues; what `marchenko_pastur`, `semicircle`, `jacobi` and `discrete` return.
+
+    Functions of a position take numbers, or arrays of any shape, and return the same shape. The
+    Cauchy transform has the sign of G(z) = E 1/(z - x), so that the density is
+    -Im G(x + i0)/pi.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> law = op.spectra.marchenko_pastur(0.5)
+    >>> isinstance(law, op.spectra.Law), law.atoms
+    (True, ((0.0, 0.5),))
+    >>> law == op.spectra.marchenko_pastur(0.5), law == law.scaled(2.0)
+    (True, False)
+    >>> float(law.cdf(0.0)), float(law.quantile(0.25))
+    (0.5, 0.0)
+    """
+
+    @property
+    @abstractmethod
+    def support(self) -> tuple[float, float] | None:
+        """Lowest and highest point of the part with a density; None if there is no such part."""
+
+    @property
+    @abstractmethod
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """Position and mass of each atom, by increasing position."""
+
+    @property
+    @abstractmethod
+    def edges(self) -> tuple[float, ...]:
+        """Edges of the part with a density, sorted: (low, high) for each of its intervals."""
+
+    @abstractmethod
+    def density(self, x: ArrayLike) -> FloatArray:
+        """Return the density of the continuous part; 0 outside it and at its edges.
+
+        Parameters
+        ----------
+        x : array_like
+            Real positions.
+
+        Returns
+        -------
+        array like `x`
+            Integrates to one minus the mass of the atoms.
+        """
+
+    @abstractmethod
+    def cdf(self, x: ArrayLike) -> FloatArray:
+        """Return the mass of (-inf, x], atoms included.
+
+        Parameters
+        ----------
+        x : array_like
+            Real positions.
+
+        Returns
+        -------
+        array like `x`
+        """
+
+    def quantile(self, p: ArrayLike) -> FloatArray:
+        """Return the lowest x with ``cdf(x) >= p``; for p = 0 the lowest point of the law.
+
+        Parameters
+        ----------
+        p : array_like
+            Between 0 and 1.
+
+        Returns
+        -------
+        array like `p`
+            Never in a gap; the position of an atom for all p that fall on it.
+
+        Raises
+        ------
+        ValueError
+            If an entry of `p` is not between 0 and 1.
+
+        Examples
+        --------
+        >>> import overparam as op
+        >>> op.spectra.discrete([0.0, 1.0], [0.25, 0.75]).quantile([0.0, 0.25, 0.3]).tolist()
+        [0.0, 0.0, 1.0]
+        """
+        p = _reals("p", p)
+        if not np.all((p >= 0) & (p <= 1)):
+            raise _check.bad("p", "between 0 and 1", p)
+        # The law in pieces: atoms, and intervals without an atom inside.
+        atoms = dict(self.atoms)
+        pieces = [(position, position) for position in atoms]
+        for start, stop in zip(self.edges[::2], self.edges[1::2], strict=True):
+            cuts = [start, *(x for x in atoms if start < x < stop), stop]
+            pieces += itertools.pairwise(cuts)
+        left, right = np.array(sorted(pieces)).T
+        at_right = [atoms.get(b, 0.0) if a < b else 0.0 for a, b in zip(left, right, strict=True)]
+        tops = np.maximum.accumulate(self.cdf(right) - at_right)
+        bottoms = np.concatenate([[0.0], tops[:-1]])
+        piece = np.minimum(np.searchsorted(tops, p), len(tops) - 1)
+        left, right, bottom, top = left[piece], right[piece], bottoms[piece], tops[piece]
+        # Bisection in an angle, which resolves both ends of an interval.
+        low, high = np.zeros(p.shape), np.full(p.shape, np.pi)
+        for _ in range(60 if np.any(left < right) else 0):
+            middle = (low + high) / 2
+            short = self.cdf(left + (right - left) * np.sin(middle / 2) ** 2) < p
+            low, high = np.where(short, middle, low), np.where(short, high, middle)
+        inside = left + (right - left) * np.sin(high / 2) ** 2
+        return _answer(np.where(p <= bottom, left, np.where(p >= top, right, inside)))
+
+    @abstractmethod
+    def cauchy(self, z: ArrayLike) -> NDArray[Any]:
+        """Return the Cauchy transform G(z) = E 1/(z - x).
+
+        Parameters
+        ----------
+        z : array_like
+            Complex numbers in either half plane, or real ones away from the law.
+
+        Returns
+        -------
+        array like `z`
+            Complex for complex `z`, real for real `z`.
+
+        Raises
+        ------
+        ValueError
+            If an entry of `z` is a real number on the support or at an atom.
+        """
+
+    @abstractmethod
+    def hilbert(self, x: ArrayLike) -> FloatArray:
+        """Return the real part of the Cauchy transform on the real axis.
+
+        Parameters
+        ----------
+        x : array_like
+            Real positions, on the law or outside.
+
+        Returns
+        -------
+        array like `x`
+            Principal value of E 1/(x - y) over y; at an edge its limit from inside, at an atom
+            without that atom.
+        """
+
+    @abstractmethod
+    def logdet(self, z: ArrayLike) -> FloatArray:
+        """Return the log-determinant per eigenvalue, E log(1 + z x).
+
+        Parameters
+        ----------
+        z : array_like
+            Real numbers with 1 + z x > 0 everywhere on the law.
+
+        Returns
+        -------
+        array like `z`
+
+        Raises
+        ------
+        ValueError
+            If 1 + z x is not positive on the law for an entry of `z`.
+        """
+
+    @abstractmethod
+    def moments(self, k: int) -> float:
+        """Return the k-th moment, E x^k.
+
+        Parameters
+        ----------
+        k : int
+            Order, at least 0.
+
+        Returns
+        -------
+        float
+        """
+
+    @abstractmethod
+    def quadrature(self, n: int) -> tuple[FloatArray, FloatArray]:
+        """Return nodes and weights that integrate functions over the law.
+
+        Parameters
+        ----------
+        n : int
+            Number of nodes on the continuous part, at least 1. For functions without poles
+            between the law's edges and 0 (or, for principal angles, 1) 64 give about ten digits;
+            200 give twelve, also where the density diverges at an edge: Marchenko-Pastur of
+            ratio 1, principal angles that reach 0 or 1. The nodes are then so dense at that edge
+            that 1/(x + delta) is integrated for small delta as well.
+
+        Returns
+        -------
+        nodes : array
+            In increasing order, with one more for each atom.
+        weights : array
+            Positive, with sum 1.
+        """
+
+    @abstractmethod
+    def scaled(self, factor: float) -> Law:
+        """Return the law of `factor` times x; ``law.scaled(T / law.moments(1))`` has mean T.
+
+        Parameters
+        ----------
+        factor : float
+            Positive.
+
+        Returns
+        -------
+        Law
+        """
+
+
+class _ClosedForm(Law):
+    """A law of atoms and at most one interval, on which everything is known in closed form.
+
+    The interval is that of a standard law of mass 1, on `_ends`, scaled by `_unit`. The methods
+    with an underscore are about the standard law. Their angle is that of
+    u = low + (high - low) sin(angle/2)^2, from 0 to pi.
+    """
+
+    def __repr__(self) -> str:
+        fields = [
+            f"{field.name}={value!r}"
+            for field in dataclasses.fields(cast(Any, self))
+            if (value := getattr(self, field.name)) != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(fields)})"
+
+    # Mass of the interval, and the scale of the standard law.
+    @property
+    def _mass(self) -> float:
+        raise NotImplementedError
+
+    @property
+    def _unit(self) -> float:
+        raise NotImplementedError
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        raise NotImplementedError
+
+    @property
+    def _gaps(self) -> tuple[float, float]:
+        """Distance of the poles of `_tilt` from the ends, relative to the interval's length."""
+        return np.inf, np.inf
+
+    def _tilt(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """Return density / sqrt(left right) at the distances `left` and `right` from the ends."""
+        raise NotImplementedError
+
+    def _below(self, angle: FloatArray) -> FloatArray:
+        """Return the mass below an angle."""
+        raise NotImplementedError
+
+    def _resolvent(self, z: NDArray[Any], root: NDArray[Any]) -> NDArray[Any]:
+        """Return the Cauchy transform, given sqrt((z - low)(z - high)) ~ z."""
+        raise NotImplementedError
+
+    def _centre(self, u: FloatArray) -> FloatArray:
+        """Return the real part of the Cauchy transform on the interval."""
+        raise NotImplementedError
+
+    def _mean_log(self, z: FloatArray) -> FloatArray:
+        raise NotImplementedError
+
+    def _power(self, k: int) -> float:
+        raise NotImplementedError
+
+    @property
+    def support(self) -> tuple[float, float] | None:
+        """Lowest and highest point of the part with a density; None if there is no such part."""
+        if self._mass == 0:
+            return None
+        low, high = self._ends
+        return low * self._unit, high * self._unit
+
+    @property
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """Position and mass of each atom, by increasing position."""
+        return ()
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """Edges of the part with a density, sorted: (low, high), or nothing."""
+        return self.support or ()
+
+    @cached_property
+    def _positions(self) -> FloatArray:
+        return np.array([position for position, _ in self.atoms])
+
+    @cached_property
+    def _masses(self) -> FloatArray:
+        return np.array([mass for _, mass in self.atoms])
+
+    def _over_atoms(
+        self, term: Callable[[NDArray[Any], FloatArray], NDArray[Any]], x: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Return the sum of mass times term(x, position) over the atoms."""
+        flat, total = x.ravel(), np.zeros(x.size, dtype=x.dtype)
+        rows = max(_BLOCK // max(len(self._positions), 1), 1)
+        for start in range(0, x.size if len(self._positions) else 0, rows):
+            block = slice(start, start + rows)
+            total[block] = term(flat[block, np.newaxis], self._positions) @ self._masses
+        return total.reshape(x.shape)
+
+    def _on_support(self, x: FloatArray) -> NDArray[np.bool_]:
+        if not self.edges:
+            return np.zeros(x.shape, dtype=bool)
+        return np.asarray((x >= self.edges[0]) & (x <= self.edges[1]))
+
+    def density(self, x: ArrayLike) -> FloatArray:
+        x = _reals("x", x)
+        density = np.zeros(x.shape)
+        if self._mass > 0:
+            low, high = self._ends
+            left, right = x / self._unit - low, high - x / self._unit
+            inside = self._on_support(x) & ~np.isin(x, self.edges) & (left > 0) & (right > 0)
+            left, right = left[inside], right[inside]
+            tilt = self._tilt(left, right)
+            density[inside] = self._mass / self._unit * np.sqrt(left * right) * tilt
+        density[np.isnan(x)] = np.nan
+        return _answer(density)
+
+    def cdf(self, x: ArrayLike) -> FloatArray:
+        x = _reals("x", x)
+        heaps = np.concatenate([[0.0], np.cumsum(self._masses)])
+        total = heaps[np.searchsorted(self._positions, x, side="right")]
+        if self._mass > 0:
+            low, high = self._ends
+            u = np.clip(x / self._unit, low, high)
+            angle = 2 * np.arctan2(np.sqrt(u - low), np.sqrt(high - u))
+            below = np.where(x < self.edges[1], np.clip(self._below(angle), 0.0, 1.0), 1.0)
+            total += self._mass * below
+        return _answer(np.where(np.isnan(x), np.nan, np.minimum(total, 1.0)))
+
+    def cauchy(self, z: ArrayLike) -> NDArray[Any]:
+        z = _numbers("z", z, "a complex number or an array of them", kinds="iufc")
+        on_law = (z.imag == 0) & (np.isin(z.real, self._positions) | self._on_support(z.real))
+        if on_law.any():
+            raise _check.bad("z", "off the law's support and atoms where it is real", z[on_law])
+        if z.dtype == np.float64:
+            return self.hilbert(z)
+        transform = self._over_atoms(lambda z, position: 1 / (z - position), z)
+        if self._mass > 0:
+            low, high = self._ends
+            u = z / self._unit
+            root = np.sqrt(u - low) * np.sqrt(u - high)
+            transform += self._mass / self._unit * self._resolvent(u, root)
+        return _answer(transform)
+
+    def hilbert(self, x: ArrayLike) -> FloatArray:
+        x = _reals("x", x)
+
+        def term(x: NDArray[Any], position: FloatArray) -> NDArray[Any]:
+            distance = x - position
+            return np.divide(1.0, distance, out=np.zeros_like(distance), where=distance != 0)
+
+        transform = self._over_atoms(term, x)
+        if self._mass > 0:
+            low, high = self._ends
+            u, inside = x / self._unit, self._on_support(x)
+            outside = u[~inside]
+            root = np.sqrt(np.abs(outside - low)) * np.sqrt(np.abs(outside - high))
+            value = np.empty(u.shape)
+            value[inside] = self._centre(u[inside])
+            value[~inside] = self._resolvent(outside, np.copysign(root, outside - low))
+            transform += self._mass / self._unit * value
+        return _answer(transform)
+
+    def logdet(self, z: ArrayLike) -> FloatArray:
+        z = _reals("z", z)
+        points = [*self._positions, *self.edges]
+        low, high = min(points), max(points)
+        with np.errstate(invalid="ignore"):
+            allowed = np.isfinite(z) & (1 + z * low > 0) & (1 + z * high > 0)
+        if not allowed.all():
+            must = f"finite, with 1 + z x > 0 for x from {low:g} to {high:g}"
+            raise _check.bad("z", must, z[~allowed])
+        value = self._over_atoms(lambda z, position: np.log1p(z * position), z)
+        if self._mass > 0:
+            value += self._mass * self._mean_log(z * self._unit)
+        return _answer(value)
+
+    def moments(self, k: int) -> float:
+        k = _check.integer("k", k, minimum=0)
+        with np.errstate(over="ignore"):
+            moment = float(self._masses @ self._positions**k) if len(self._masses) else 0.0
+            if self._mass > 0:
+                moment += self._mass * self._power(k) * float(np.float64(self._unit) ** k)
+        return moment
+
+    def quadrature(self, n: int) -> tuple[FloatArray, FloatArray]:
+        n = _check.integer("n", n, minimum=1)
+        nodes, weights = self._positions, self._masses
+        if self._mass > 0:
+            low, high = self._ends
+            width = high - low
+            left, right, spacing = self._angles(n)
+            tilted = left * right * self._tilt(width * left, width * right) * spacing
+            nodes = np.concatenate([nodes, self._unit * (low + width * left)])
+            weights = np.concatenate([weights, self._mass * tilted / tilted.sum()])
+        order = np.argsort(nodes, kind="stable")
+        return nodes[order], weights[order] / weights.sum()
+
+    def _angles(self, n: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return sin^2 and cos^2 of half of n angles, and the spacing of these.
+
+        Midpoints of equal angles converge like rate^(2n), given by the nearest pole of the tilt.
+        Where that is slow, angle = pi/(1 + exp(-w)) with equal steps in w: this converges like
+        exp(-pi^2/step), however close to the ends the tilt or the integrand has its poles.
+        """
+        gaps = np.array(self._gaps)
+        rate = np.max((np.sqrt(gaps) + np.sqrt(1 + gaps)) ** -2.0)
+        # Towards an end the integrand in w falls as angle^3/(angle^2 + 4 gap); it is cut where that
+        # is as small as the error of the steps, for n steps between the cuts.
+        cuts = np.exp(-_CUTS[:, np.newaxis])
+        cubic = np.cbrt(4 * np.minimum(gaps, 1.0) * cuts)
+        reaches = np.log(np.pi / np.maximum(cubic, cuts))
+        fine = _CUTS * reaches.sum(axis=1) <= np.pi**2 * n
+        reach = reaches[max(np.count_nonzero(fine) - 1, 0)]
+        if rate**2 <= math.exp(-(np.pi**2) / reach.sum()):
+            angle = (np.arange(n) + 0.5) * np.pi / n
+            return np.sin(angle / 2) ** 2, np.cos(angle / 2) ** 2, np.ones(n)
+        w = -reach[0] + (np.arange(n) + 0.5) * reach.sum() / n
+        angle, rest = np.pi / (1 + np.exp(-w)), np.pi / (1 + np.exp(w))
+        return np.sin(angle / 2) ** 2, np.sin(rest / 2) ** 2, angle * rest
+
+
+@dataclass(frozen=True, repr=False)
+class Semicircle(_ClosedForm):
+    """Wigner's semicircle; see `semicircle`.
+
+    Parameters
+    ----------
+    variance : float
+        Positive.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> op.spectra.Semicircle(variance=4.0).edges
+    (-4.0, 4.0)
+    """
+
+    variance: float
+
+    def __post_init__(self) -> None:
+        variance = _check.real("variance", self.variance, minimum=0.0, strict_minimum=True)
+        object.__setattr__(self, "variance", variance)
+
+    def scaled(self, factor: float) -> Semicircle:
+        """Return the law of `factor` times x."""
+        return Semicircle(self.variance * _factor(factor) ** 2)
+
+    @property
+    def _mass(self) -> float:
+        return 1.0
+
+    @property
+    def _unit(self) -> float:
+        return math.sqrt(self.variance)
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        return -2.0, 2.0
+
+    def _tilt(self, left: FloatArray, right: FloatArray) -> FloatArray:  # noqa: ARG002
+        return np.full(left.shape, 1 / (2 * np.pi))
+
+    def _below(self, angle: FloatArray) -> FloatArray:
+        return np.asarray((angle - np.sin(2 * angle) / 2) / np.pi)
+
+    def _resolvent(self, z: NDArray[Any], root: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(2 / (z + root))
+
+    def _centre(self, u: FloatArray) -> FloatArray:
+        return u / 2
+
+    def _mean_log(self, z: FloatArray) -> FloatArray:
+        square = (2 * z / (1 + np.sqrt((1 - 2 * z) * (1 + 2 * z)))) ** 2
+        return np.asarray(square / 2 - np.log1p(square))
+
+    def _power(self, k: int) -> float:
+        value = float(k % 2 == 0)
+        for j in range(k // 2):  # Catalan numbers
+            value *= 2 * (2 * j + 1) / (j + 2)
+        return value
+
+
+@dataclass(frozen=True, repr=False)
+class MarchenkoPastur(_ClosedForm):
+    """The law of Marchenko and Pastur; see `marchenko_pastur`.
+
+    Parameters
+    ----------
+    ratio : float
+        Columns of the Gaussian matrix over its rows; positive.
+    scale : float
+        The mean; positive.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> op.spectra.MarchenkoPastur(ratio=4.0, scale=2.0).edges
+    (0.5, 4.5)
+    """
+
+    ratio: float
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("ratio", "scale"):
+            value = _check.real(name, getattr(self, name), minimum=0.0, strict_minimum=True)
+            object.__setattr__(self, name, value)
+
+    def scaled(self, factor: float) -> MarchenkoPastur:
+        """Return the law of `factor` times x."""
+        return MarchenkoPastur(self.ratio, self.scale * _factor(factor))
+
+    @property
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """Position and mass of each atom: the null space, for a ratio below 1."""
+        return ((0.0, 1 - self.ratio),) if self.ratio < 1 else ()
+
+    # The standard law is that of ratio 1/aspect >= 1 and mean 1. Ratios below 1 have the same
+    # eigenvalues other than 0: those of G^T G.
+    @property
+    def _aspect(self) -> float:
+        return min(self.ratio, 1 / self.ratio)
+
+    @property
+    def _excess(self) -> float:
+        """1 - aspect, without its rounding."""
+        return abs(self.ratio - 1) / max(self.ratio, 1.0)
+
+    @property
+    def _mass(self) -> float:
+        return min(self.ratio, 1.0)
+
+    @property
+    def _unit(self) -> float:
+        return self.scale / self._mass
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        root = math.sqrt(self._aspect)
+        return (self._excess / (1 + root)) ** 2, (1 + root) ** 2
+
+    @property
+    def _gaps(self) -> tuple[float, float]:
+        low, high = self._ends
+        return low / (high - low), np.inf
+
+    def _tilt(self, left: FloatArray, right: FloatArray) -> FloatArray:  # noqa: ARG002
+        return 1 / (2 * np.pi * self._aspect * (self._ends[0] + left))
+
+    def _below(self, angle: FloatArray) -> FloatArray:
+        aspect, root = self._aspect, math.sqrt(self._aspect)
+        sine, cosine = np.sin(angle), np.cos(angle)
+        turn = np.arctan2(root * sine, 1 - root * cosine)
+        below = aspect * angle + root * sine - self._excess * turn
+        return np.asarray(below / (np.pi * aspect))
+
+    def _resolvent(self, z: NDArray[Any], root: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(2 / (z - self._excess + root))
+
+    def _centre(self, u: FloatArray) -> FloatArray:
+        return (1 - _over(self._excess, u)) / (2 * self._aspect)
+
+    def _mean_log(self, z: FloatArray) -> FloatArray:
+        low, high = self._ends
+        root = np.sqrt(1 + z * low) * np.sqrt(1 + z * high)
+        eta = 2 / (1 + z * self._excess + root)  # E 1/(1 + z x)
+        mixed = self._aspect * z * eta
+        ratio = z / (1 + mixed)  # 1/eta - 1
+        return np.asarray(np.log1p(ratio) + np.log1p(mixed) / self._aspect - ratio / (1 + ratio))
+
+    def _power(self, k: int) -> float:
+        value, term = float(k == 0), 1.0
+        for j in range(k):  # Narayana numbers
+            value += term
+            term *= self._aspect * (k - j) * (k - 1 - j) / ((j + 1) * (j + 2))
+        return value
+
+
+@dataclass(frozen=True, repr=False)
+class Jacobi(_ClosedForm):
+    """The law of Wachter, also Jacobi's: squared cosines of principal angles; see `jacobi`.
+
+    Parameters
+    ----------
+    gamma, gamma_star : float
+        Dimensions of the two subspaces over that of the space, in (0, 1].
+    per_dimension : bool
+        Whether `logdet` is per dimension of the space instead of per direction of the first
+        subspace: (1/d) log det(1 + z P Q P) for projections P and Q, `gamma` times the mean over
+        the law.
+    scale : float
+        Factor by which all positions are multiplied; positive.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> law = op.spectra.Jacobi(0.5, 0.25, per_dimension=True)
+    >>> round(float(law.logdet(1.0)) / float(op.spectra.jacobi(0.5, 0.25).logdet(1.0)), 12)
+    0.5
+    """
+
+    gamma: float
+    gamma_star: float
+    per_dimension: bool = False
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        checked: dict[str, Any] = {
+            name: _check.real(
+                name, getattr(self, name), minimum=0.0, maximum=1.0, strict_minimum=True
+            )
+            for name in ("gamma", "gamma_star")
+        }
+        checked["per_dimension"] = _check.boolean("per_dimension", self.per_dimension)
+        checked["scale"] = _check.real("scale", self.scale, minimum=0.0, strict_minimum=True)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def scaled(self, factor: float) -> Jacobi:
+        """Return the law of `factor` times x."""
+        return dataclasses.replace(self, scale=self.scale * _factor(factor))
+
+    @property
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """Position and mass of each atom: directions orthogonal to, or in, the other subspace."""
+        masses = (
+            (0.0, (self.gamma - self.gamma_star) / self.gamma),
+            (self.scale, (self.gamma - (1 - self.gamma_star)) / self.gamma),
+        )
+        return tuple((position, mass) for position, mass in masses if mass > 0)
+
+    def logdet(self, z: ArrayLike) -> FloatArray:
+        """Return E log(1 + z x), times `gamma` if `per_dimension`."""
+        value = super().logdet(z)
+        return value * self.gamma if self.per_dimension else value
+
+    # The standard law is that of the pair small <= large with small + large <= 1, which has no
+    # atoms: one subspace of each pair, or its complement.
+    @cached_property
+    def _pair(self) -> tuple[float, float]:
+        small, large = sorted((self.gamma, self.gamma_star))
+        return (small, large) if small + large <= 1 else (1 - large, 1 - small)
+
+    @property
+    def _low_gap(self) -> float:
+        """The difference of the pair: sqrt(low high)."""
+        return abs(self.gamma - self.gamma_star)
+
+    @property
+    def _high_gap(self) -> float:
+        """1 - the sum of the pair: sqrt((1 - low)(1 - high))."""
+        return abs(1 - self.gamma - self.gamma_star)
+
+    @cached_property
+    def _roots(self) -> tuple[float, float, float, float]:
+        """Square roots by which low, high = (b -+ a)^2 and 1 - low, 1 - high = (d +- c)^2."""
+        small, large = self._pair
+        return (
+            math.sqrt(small * (1 - large)),
+            math.sqrt(large * (1 - small)),
+            math.sqrt(small * large),
+            math.sqrt((1 - small) * (1 - large)),
+        )
+
+    @property
+    def _mass(self) -> float:
+        return self._pair[0] / self.gamma
+
+    @property
+    def _unit(self) -> float:
+        return self.scale
+
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        a, b, _, _ = self._roots
+        return (self._low_gap / (a + b)) ** 2, (a + b) ** 2
+
+    @cached_property
+    def _to_one(self) -> float:
+        """1 - high, without its rounding."""
+        _, _, c, d = self._roots
+        return (self._high_gap / (c + d)) ** 2
+
+    @property
+    def _gaps(self) -> tuple[float, float]:
+        low, high = self._ends
+        return low / (high - low), self._to_one / (high - low)
+
+    def _tilt(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        product = (self._ends[0] + left) * (self._to_one + right)
+        return 1 / (2 * np.pi * self._pair[0] * product)
+
+    def _below(self, angle: FloatArray) -> FloatArray:
+        small = self._pair[0]
+        a, b, c, d = self._roots
+        sine, cosine = np.sin(angle), np.cos(angle)
+        low = self._low_gap * np.arctan2(a * sine, b - a * cosine)
+        high = self._high_gap * np.arctan2(c * sine, d + c * cosine)
+        return np.asarray((small * angle - low + high) / (np.pi * small))
+
+    def _resolvent(self, z: NDArray[Any], root: NDArray[Any]) -> NDArray[Any]:
+        small = self._pair[0]
+        return np.asarray(2 * (1 - small) / ((1 - 2 * small) * z - self._low_gap + root))
+
+    def _centre(self, u: FloatArray) -> FloatArray:
+        return (_over(self._high_gap, 1 - u) - _over(self._low_gap, u)) / (2 * self._pair[0])
+
+    def _mean_log(self, z: FloatArray) -> FloatArray:
+        # y in (-small, 0) for z > 0 solves z (small + y)(large + y) + y (1 + y) = 0.
+        small, large = self._pair
+        low, high = self._ends
+        root = np.sqrt(1 + z * low) * np.sqrt(1 + z * high)
+        kappa = 2 / (1 + z * (small + large) + root)
+        y = -z * small * large * kappa
+        shifted = 2 * small * (1 - small) / (1 - 2 * small + z * self._low_gap + root)  # small + y
+        value = y * np.log(kappa) + (1 + y) * np.log1p(y)
+        value -= _shifted_log(shifted, small, y) + _shifted_log(shifted + self._low_gap, large, y)
+        return np.asarray(value / small)
+
+    def _power(self, k: int) -> float:
+        if k == 0:
+            return 1.0
+        # small k m_k = E (k - A - B)_+ for A, B binomial(k) with 1 - small, 1 - large.
+        small, large = self._pair
+        one = np.convolve([small, 1 - small], [large, 1 - large])
+        mass = np.ones(1)
+        for _ in range(k):
+            mass = np.convolve(mass, one)[:k]
+        return float(mass @ np.arange(k, k - len(mass), -1)) / (small * k)
+
+
+@dataclass(frozen=True, repr=False)
+class Discrete(_ClosedForm):
+    """A finite set of atoms; see `discrete`.
+
+    Parameters
+    ----------
+    positions : (n,) sequence
+        In any order; equal ones become one atom.
+    weights : (n,) sequence
+        Not negative, with sum 1 to 1e-9. Atoms of weight 0 are left out.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> op.spectra.Discrete([1.0, 0.0, 1.0], [0.25, 0.5, 0.25])
+    Discrete(positions=(0.0, 1.0), weights=(0.5, 0.5))
+    """
+
+    positions: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        positions, weights = _checked_atoms("positions", self.positions, self.weights)
+        object.__setattr__(self, "positions", positions)
+        object.__setattr__(self, "weights", weights)
+
+    def scaled(self, factor: float) -> Discrete:
+        """Return the law of `factor` times x."""
+        factor = _factor(factor)
+        return Discrete(tuple(x * factor for x in self.positions), self.weights)
+
+    @property
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """Position and mass of each atom, by increasing position."""
+        return tuple(zip(self.positions, self.weights, strict=True))
+
+    @property
+    def _mass(self) -> float:
+        return 0.0
+
+
+def _factor(factor: object) -> float:
+    return _check.real("factor", factor, minimum=0.0, strict_minimum=True)
+
+
+def _over(numerator: float, x: FloatArray) -> FloatArray:
+    """Return numerator / x, 0 for a numerator 0: the limit from inside at an edge at 0."""
+    return numerator / x if numerator else np.zeros(x.shape)
+
+
+def _shifted_log(shifted: FloatArray, base: float, y: FloatArray) -> FloatArray:
+    """Return shifted log(shifted/base) for shifted = base + y."""
+    change = y / base
+    return np.asarray(
+        shifted
+        * np.where(change > -0.5, np.log1p(np.maximum(change, -0.5)), np.log(shifted / base))
+    )
+
+
+def _checked_atoms(
+    name: str, positions: object, weights: object
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return sorted positions and the positive weights of each."""
+    places = _check.vector(name, positions)
+    if len(places) == 0:
+        raise _check.bad(name, "at least one position", places)
+    masses = _check.vector("weights", weights, len(places))
+    if masses.min() < 0:
+        raise _check.bad("weights", ">= 0", masses)
+    total = math.fsum(masses)
+    if abs(total - 1) > _SUM_TOLERANCE:
+        raise _check.bad("weights", f"numbers with sum 1 to {_SUM_TOLERANCE:g}", masses)
+    if abs(total - 1) > 1e-15:  # weights that are normalised already keep their bits
+        masses /= total
+    merged: dict[float, float] = {}
+    for place, mass in zip((places + 0.0).tolist(), masses.tolist(), strict=True):
+        if mass > 0:
+            merged[place] = merged.get(place, 0.0) + mass
+    kept = sorted(merged)
+    return tuple(kept), tuple(merged[place] for place in kept)
+
+
+def semicircle(variance: float) -> Semicircle:
+    """Return Wigner's semicircle: eigenvalues of large symmetric matrices with random entries.
+
+    Parameters
+    ----------
+    variance : float
+        Of the law, which is centred at 0 and has the radius 2 sqrt(variance); positive.
+
+    Returns
+    -------
+    Law
+
+    Raises
+    ------
+    ValueError
+        If `variance` is not positive.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> law = op.spectra.semicircle(0.25)
+    >>> law.support, law.moments(2)
+    ((-1.0, 1.0), 0.25)
+    """
+    return Semicircle(variance)
+
+
+def marchenko_pastur(ratio: float, scale: float = 1.0) -> MarchenkoPastur:
+    """Return the law of the eigenvalues of (scale/m) G G^T, for G standard normal, d times m.
+
+    Parameters
+    ----------
+    ratio : float
+        m/d for d to infinity; positive.
+    scale : float
+        The mean of the law; positive.
+
+    Returns
+    -------
+    Law
+        For a ratio below 1 with an atom 1 - ratio at 0.
+
+    Raises
+    ------
+    ValueError
+        If `ratio` or `scale` is not positive.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> law = op.spectra.marchenko_pastur(0.25)
+    >>> law.support, law.atoms, law.moments(2)
+    ((1.0, 9.0), ((0.0, 0.75),), 5.0)
+    """
+    return MarchenkoPastur(ratio, scale)
+
+
+def jacobi(gamma: float, gamma_star: float) -> Jacobi:
+    """Return the law of squared cosines of the angles between two independent subspaces.
+
+    The subspaces are uniformly random, of dimensions gamma d and gamma_star d in d dimensions. The
+    law is that of the eigenvalues of P Q P, for the projections P and Q, on the first subspace.
+
+    Parameters
+    ----------
+    gamma : float
+        Relative dimension of the first subspace, in (0, 1].
+    gamma_star : float
+        Relative dimension of the second subspace, in (0, 1].
+
+    Returns
+    -------
+    Law
+        Per direction of the first subspace, with atoms 1 - gamma_star/gamma at 0 and
+        (gamma + gamma_star - 1)/gamma at 1 where these are positive. If one of the subspaces is
+        the whole space, there are atoms only.
+
+    Raises
+    ------
+    ValueError
+        If `gamma` or `gamma_star` is not in (0, 1].
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> law = op.spectra.jacobi(0.5, 0.25)
+    >>> law.atoms, round(law.moments(1), 12)
+    (((0.0, 0.5),), 0.25)
+    """
+    return Jacobi(gamma, gamma_star)
+
+
+def discrete(atoms: ArrayLike, weights: ArrayLike) -> Discrete:
+    """Return a law of finitely many atoms.
+
+    Parameters
+    ----------
+    atoms : (n,) sequence
+        Positions, in any order; equal ones become one atom.
+    weights : (n,) sequence
+        Masses of the atoms, with sum 1 to 1e-9.
+
+    Returns
+    -------
+    Law
+
+    Raises
+    ------
+    ValueError
+        If `atoms` is empty, or `weights` are negative, of another length, or do not add up to 1.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> law = op.spectra.discrete([0.0, 2.0], [0.5, 0.5])
+    >>> law.moments(3), law.support, law.edges
+    (4.0, None, ())
+    """
+    return Discrete(*_checked_atoms("atoms", atoms, weights))
