@@ -16,6 +16,7 @@ enum class Purpose : std::uint32_t {
     FIELDS,       // Gaussian fields of the overlap chain, with its label noise
     LABEL_NOISE,  // noise on the teacher's output in direct simulations
     NORM,         // chi-square and Wishart parts of inputs outside the network's span
+    STUDENT,      // weights of random starts
 };
 
 struct Key {

@@ -5,8 +5,10 @@ type; every claim of the papers is an executable check. One module per paper:
 
 sgd
     Finite width, one-pass SGD.
+population_flow
+    Gradient flow on the population risk, exact at finite size and in the high-dimensional limit.
 
-Shared machinery: `results`, `plot`, `claims`.
+Shared machinery: `results`, `spectra`, `plot`, `claims`.
 
 Examples
 --------
@@ -33,12 +35,14 @@ from overparam.results import ConvergenceError, Status, compare, load  # noqa: E
 if TYPE_CHECKING:
     from overparam import claims as claims
     from overparam import plot as plot
+    from overparam import population_flow as population_flow
     from overparam import sgd as sgd
+    from overparam import spectra as spectra
 
 __version__: str = _core.build_info()["version"]
 
 # Modules that are imported when they are first used.
-_LAZY = ("claims", "plot", "sgd")
+_LAZY = ("claims", "plot", "population_flow", "sgd", "spectra")
 
 __all__ = [
     "ConvergenceError",
@@ -48,8 +52,10 @@ __all__ = [
     "compare",
     "load",
     "plot",
+    "population_flow",
     "results",
     "sgd",
+    "spectra",
 ]
 
 
