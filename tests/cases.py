@@ -7,13 +7,14 @@ the rest. Its naive formulas are in naive.py.
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from overparam import sgd
+from overparam import population_flow as flow
+from overparam import sgd, spectra
 from overparam._problem import BaseProblem
 from overparam.results import Result, Status
 from scipy import stats
@@ -40,9 +41,26 @@ def array_fields(result: Result) -> dict[str, np.ndarray]:
     return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
-def bits(result: Result) -> dict[str, tuple]:
-    """Shape and bytes of every array of a result, for comparisons bit by bit."""
-    return {name: (array.shape, array.tobytes()) for name, array in array_fields(result).items()}
+def bits(value: Any) -> Any:
+    """A plain form of a result or of anything in one, for comparisons bit by bit.
+
+    Of a result it has all fields but `stats` and `origin`: time and threads change no result.
+    """
+    if isinstance(value, Result):
+        names = {field.name for field in dataclasses.fields(value)} - {"stats", "origin"}
+        return type(value), {name: bits(getattr(value, name)) for name in sorted(names)}
+    if isinstance(value, Mapping):
+        return {name: bits(entry) for name, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [bits(entry) for entry in value]
+    if isinstance(value, (np.ndarray, float)):
+        array = np.asarray(value)
+        return array.dtype.str, array.shape, array.tobytes()
+    return value
+
+
+# Values with the error that they are refused with.
+WrongValues = list[tuple[Any, type[Exception]]]
 
 
 @dataclass(frozen=True)
@@ -67,22 +85,32 @@ class Call:
 class Room:
     """One room's cases.
 
-    `theories` and `simulations` return trajectories, at the same times in one room, `points` other
-    results and `numbers` plain numbers and arrays; together they call every public function.
+    `theories` and `simulations` return trajectories of one class, at the same times `t` in one
+    room. The first of each are compared. `points` return other results (also trajectories whose
+    times are not such a `t`) and `numbers` plain numbers and arrays. Together they call every
+    public function, each by a name of its own. Functions need not take a problem.
     """
 
     problem: BaseProblem
     # Wrong values of each parameter of the problem, with the error.
-    wrong: dict[str, list[tuple[Any, type[Exception]]]]
+    wrong: dict[str, WrongValues]
+    # Wrong values of the functions' arguments, beside those that test_contract.py knows.
+    wrong_arguments: dict[str, WrongValues] = dataclasses.field(default_factory=dict)
     theories: dict[str, Call]
     simulations: dict[str, Call]
     points: dict[str, Call]
     numbers: dict[str, Call]
-    # A theory that cannot succeed, with the status of its end; it reaches some of the times.
+    # The theories that are computed at once: they have no `progress` and cannot be interrupted.
+    at_once: tuple[str, ...] = ()
+    # Calls that cannot succeed, with the status of their end; a trajectory reaches some times.
     failing: dict[str, tuple[Call, Status]]
-    # A simulation in which all replicas diverge after t = 0, and one in which some do.
-    diverging: Call
-    partly_diverging: Call
+    # A simulation in which all replicas diverge after t = 0, and one in which some do; None in a
+    # room where none can.
+    diverging: Call | None
+    partly_diverging: Call | None
+    # Whether the replicas start from random states. The first theory must then start from that of
+    # replica 0 of the first simulation with its seed, instead of that of all replicas.
+    random_starts: bool = False
 
     @property
     def calls(self) -> dict[str, Call]:
@@ -199,14 +227,180 @@ def sgd_room() -> Room:
     )
 
 
-ROOMS = {"sgd": sgd_room()}
+# ---- population_flow ----
 
 
-def over_rooms(*kinds):
+def population_flow_room() -> Room:
+    problem = flow.Problem(teacher_eigenvalues=[1.5, 0.0, 0.7], dim=6, width=3, ridge=0.05)
+    free = problem.replace(trace_weight=0.0)
+    narrow = problem.replace(width=1, ridge=0.0)
+    projector = problem.replace(teacher_eigenvalues=[0.0, 2.0, 2.0])
+    square = problem.replace(ridge=0.0)
+    times = [0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
+    run = {"problem": problem, "t": times, "replicas": 9, "seed": 5}
+    start = flow.random_start(problem, seed=5)
+    frame = flow.random_start(projector, seed=5, init="orthonormal")
+    angles = {"cosines2": [0.6, 0.1, 0.0, 0.0], "teacher_width": 3}
+    waves = np.cos(1.0 + np.arange(60.0).reshape(20, 3) ** 1.5)
+
+    def solve(**changes):
+        return Call(flow.flow, {"problem": problem, "W0": start, "t": times, **changes})
+
+    def simulate(**changes):
+        return Call(flow.simulate, {**run, **changes})
+
+    def limit(**changes):
+        sizes = {"gamma": 0.5, "gamma_star": 0.3, "t": times}
+        return Call(flow.limit, {**sizes, **changes})
+
+    def state(function, **changes):
+        return Call(function, {"problem": problem, "W": start, **changes})
+
+    def descend(**changes):
+        given = {"problem": problem, "W0": start, "steps": 25, "lr": 0.02}
+        return Call(flow.descend, {**given, **changes})
+
+    def descend_samples(**changes):
+        given = {"problem": small, "X": waves, "W0": waves[:3, :2], "steps": [0, 7, 20]}
+        return Call(flow.descend_samples, {**given, "lr": 0.01, **changes})
+
+    small = flow.Problem(teacher_eigenvalues=[1.0], dim=3, width=2, ridge=0.1)
+    signed = {"W_plus": waves[:4, :2], "W_minus": waves[4:8, :1], "teacher": [1.2, 0.4, 0.0, -0.8]}
+    number = [("1", TypeError), (True, TypeError), (math.nan, ValueError), (math.inf, ValueError)]
+    count = [(0, ValueError), (-3, ValueError), (2.0, TypeError), ("2", TypeError)]
+    weight = [*number, (-0.5, ValueError), (None, TypeError)]
+    matrix = [(None, TypeError), ("X", TypeError), (1.0, ValueError), ([1.0, 2.0], ValueError)]
+    matrix += [([[math.nan] * 4], ValueError), (np.ones((4, 2, 2)), ValueError)]
+    positive = [*number, (0.0, ValueError), (-1.0, ValueError), (None, TypeError)]
+    family = [(None, TypeError), (0.5 + 0.5j, TypeError), (object(), TypeError)]
+    return Room(
+        problem=problem,
+        wrong={
+            "teacher_eigenvalues": [
+                (None, TypeError),
+                ("1", TypeError),
+                (1.0, ValueError),
+                ([[1.0]], ValueError),
+                ([1.0, -1e-300], ValueError),
+                ([math.nan], ValueError),
+                ([math.inf], ValueError),
+                ([1.0] * 7, ValueError),
+            ],
+            "dim": [*count, (None, TypeError)],
+            "width": [*count, (True, TypeError)],
+            "trace_weight": weight,
+            "ridge": weight,
+        },
+        wrong_arguments={
+            "lr": [(0.0, ValueError), (None, TypeError)],
+            "X": [*matrix, (np.empty((0, 3)), ValueError)],
+            "W_plus": [*matrix, (np.ones((3, 2)), ValueError)],
+            "W_minus": [*matrix, (np.ones((5, 2)), ValueError)],
+            "student": family,
+            "teacher": family,
+            "trace_weight_d": [*number[:3], (-0.5, ValueError), (None, TypeError)],
+            "selected": [
+                (None, TypeError),
+                ("01", TypeError),
+                (0, TypeError),
+                ([0.0], TypeError),
+                ([True], TypeError),
+                ([[0]], TypeError),
+                ([0, 0], ValueError),
+                ([-1], ValueError),
+                ([6], ValueError),
+                ([0, 1, 2, 3], ValueError),
+            ],
+            "cosines2": [([], ValueError), ([0.5] * 4, ValueError)],
+            "level": [(1e3, ValueError)],
+            "draws": [(1, ValueError)],
+            "replica": [(-1, ValueError), (1.0, TypeError), (None, TypeError)],
+            "max_iterations": [*count, (None, TypeError)],
+            "points": [*count, (1, ValueError), (None, TypeError)],
+            "C": positive,
+            "c_m": positive,
+            "eta": positive,
+        },
+        theories={
+            "flow": solve(),
+            "flow-reduced": solve(method="reduced", keep=True),
+            "flow-restart": solve(method="restart"),
+            "flow-direct": solve(problem=free, method="direct"),
+            "flow-ode": solve(method="ode", rtol=1e-9),
+            "flow-orthonormal": solve(problem=projector, W0=frame, method="orthonormal"),
+            "orthonormal_flow": Call(flow.orthonormal_flow, {**angles, "t": times}),
+            "signed_flow": Call(flow.signed_flow, {**signed, "t": times, "rtol": 1e-9}),
+            "limit": limit(),
+            "limit-gaussian": limit(gamma=1.5, student="gaussian", trace=0.2),
+            "limit-finite": limit(
+                teacher=spectra.discrete([0.0, 1.0, 2.0], [0.7, 0.2, 0.1]),
+                trace_weight_d=20.0,
+                ridge=0.1,
+            ),
+        },
+        simulations={
+            "simulate": simulate(),
+            "simulate-orthonormal": simulate(problem=projector, init="orthonormal", trace=1.0),
+            "simulate-narrow": simulate(problem=narrow),
+            "simulate-narrow-free": simulate(problem=narrow.replace(trace_weight=0.0)),
+            "simulate-free": simulate(problem=free),
+        },
+        points={
+            "critical_point": Call(flow.critical_point, {"problem": square, "selected": [2, 0]}),
+            "asymptotics": Call(flow.asymptotics, {"problem": problem}),
+            "recovery_samples": Call(
+                flow.recovery_samples, {"dim": 5, "teacher_width": 2, "draws": 30, "seed": 5}
+            ),
+            "is_unique": Call(flow.is_unique, {"X": waves, "teacher_width": 1}),
+            "descend": descend(),
+            "descend_samples": descend_samples(),
+            "limit_spectrum": Call(
+                flow.limit_spectrum, {"gamma": 0.5, "gamma_star": 0.3, "t": 1.0, "points": 200}
+            ),
+        },
+        numbers={
+            "loss": state(flow.loss),
+            "gradient": state(flow.gradient),
+            "hessian_action": state(flow.hessian_action, D=start),
+            "escape_time": Call(flow.escape_time, angles),
+            "recovery_samples_limit": Call(flow.recovery_samples_limit, {"gamma_star": 0.3}),
+            "angle_law": Call(flow.angle_law, {"gamma": 0.5, "gamma_star": 0.3}),
+            "random_start": Call(flow.random_start, {"problem": problem}),
+            "time_scale": Call(flow.time_scale, {"C": 0.5, "c_m": 0.1, "eta": 1.0}),
+        },
+        failing={
+            "few steps": (solve(max_steps=3, t=[0.0, 1e-4, 500.0]), Status.MAX_STEPS),
+            "few steps of the weights": (
+                solve(method="ode", max_steps=3, t=[0.0, 1e-4, 500.0]),
+                Status.MAX_STEPS,
+            ),
+            "few steps of segments": (
+                solve(method="restart", max_steps=5, t=[0.0, 1e-4, 500.0]),
+                Status.MAX_STEPS,
+            ),
+            "few steps of the limit": (
+                limit(max_steps=3, t=[0.0, 1e-4, 500.0]),
+                Status.MAX_STEPS,
+            ),
+            "no tolerance": (solve(rtol=1e-20), Status.STEP_UNDERFLOW),
+            "no tolerance of the limit": (limit(rtol=1e-20), Status.STEP_UNDERFLOW),
+            "large rate": (descend(lr=5.0), Status.DIVERGED),
+            "large rate on samples": (descend_samples(lr=5.0), Status.DIVERGED),
+        },
+        diverging=None,
+        partly_diverging=None,
+        random_starts=True,
+    )
+
+
+ROOMS = {"sgd": sgd_room(), "population_flow": population_flow_room()}
+
+
+def over_rooms(*kinds, rooms=ROOMS):
     """Parametrise a test by the calls of all rooms; kinds are fields of Room with calls by name."""
     return [
         pytest.param(call, id=f"{room}-{name}")
-        for room, cases in ROOMS.items()
+        for room, cases in rooms.items()
         for kind in kinds
         for name, call in getattr(cases, kind).items()
     ]

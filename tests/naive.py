@@ -825,3 +825,583 @@ def selected_rotation(M, Q, P):
             block = Z[:, start:end] - learned @ learned.T @ Z[:, start:end]
             learned, start = np.hstack([learned, linalg.polar(block)[0]]), end
     return learned @ V.T
+
+
+# population_flow: loss and observables (section 1), canonical variables
+# The teacher is diag(mu) with one entry per row of W, kappa the trace weight and lam the ridge.
+
+
+def flow_error(W, mu):
+    """A = S - S*, for one W or a stack of them."""
+    return W @ np.swapaxes(W, -1, -2) - np.diag(mu)
+
+
+def flow_loss(W, mu, *, kappa=0.5, lam=0.0):
+    """Canonical loss with the ridge term (section 1.2)."""
+    A = flow_error(W, mu)
+    return np.sum(A**2) + kappa * np.trace(A) ** 2 + 2 * lam * np.trace(W @ W.T)
+
+
+def flow_force(W, mu, kappa, lam):
+    """G = A + s I: the gradient of the loss is 4 G W (section 1.2)."""
+    A = flow_error(W, mu)
+    return A + (kappa * np.trace(A) + lam) * np.eye(len(mu))
+
+
+def flow_gradient(W, mu, *, kappa=0.5, lam=0.0):
+    return 4 * flow_force(W, mu, kappa, lam) @ W
+
+
+def flow_hessian_action(W, mu, D, *, kappa=0.5, lam=0.0):
+    """Derivative of the gradient along D: the product rule on 4 G W (section 3.2)."""
+    dS = D @ W.T + W @ D.T
+    dG = dS + kappa * np.trace(dS) * np.eye(len(mu))
+    return 4 * (dG @ W + flow_force(W, mu, kappa, lam) @ D)
+
+
+def flow_hessian(W, mu, *, kappa=0.5, lam=0.0):
+    """Dense Hessian, one unit direction at a time, entries of W in column-major order."""
+    columns = []
+    for unit in np.eye(W.size):
+        D = unit.reshape(W.shape, order="F")
+        action = flow_hessian_action(W, mu, D, kappa=kappa, lam=lam)
+        columns.append(action.ravel(order="F"))
+    return np.array(columns).T
+
+
+def matrix_observables(S, mu, *, kappa=0.5, lam=0.0):
+    """loss (without ridge), distance2, trace, overlap and shift of S (..., d, d), as a dict."""
+    A = S - np.diag(mu)
+    error = np.trace(A, axis1=-2, axis2=-1)
+    distance2 = np.sum(A**2, axis=(-2, -1))
+    return {
+        "loss": distance2 + kappa * error**2,
+        "distance2": distance2,
+        "trace": np.trace(S, axis1=-2, axis2=-1),
+        "overlap": np.sum(np.diagonal(S, axis1=-2, axis2=-1) * mu, axis=-1),
+        "shift": kappa * error + lam,
+    }
+
+
+def flow_observables(W, mu, *, kappa=0.5, lam=0.0):
+    """The observables of W (..., d, m)."""
+    return matrix_observables(W @ np.swapaxes(W, -1, -2), mu, kappa=kappa, lam=lam)
+
+
+# population_flow: trajectories at finite d (sections 1 and 2)
+
+
+def flow_ode(W0, mu, t, *, kappa=0.5, lam=0.0, method="DOP853", rtol=1e-12):
+    """(W, integral of the shift) at the times t: equation (1) as it stands."""
+
+    def rhs(_, state):
+        W = state[:-1].reshape(W0.shape)
+        shift = kappa * (np.sum(W**2) - np.sum(mu)) + lam
+        return np.append(-(flow_force(W, mu, kappa, lam) @ W).ravel(), shift)
+
+    start = np.append(W0.ravel(), 0.0)
+    states = solve(rhs, start, t, method=method, rtol=rtol, atol=rtol * 1e-2)
+    return states[:, :-1].reshape(-1, *W0.shape), states[:, -1]
+
+
+def flow_trajectory(W0, mu, t, *, kappa=0.5, lam=0.0, **numerics):
+    """The observables along the flow, with shift_integral."""
+    W, integral = flow_ode(W0, mu, t, kappa=kappa, lam=lam, **numerics)
+    return {**flow_observables(W, mu, kappa=kappa, lam=lam), "shift_integral": integral}
+
+
+def flow_kappa0(W0, mu, t, lam=0.0):
+    """S at the times t for kappa = 0: equation (3) with its inverse, for small exponents only."""
+    result = []
+    for tau in t:
+        rate = mu - lam
+        k = [math.expm1(2 * r * tau) / (2 * r) if r else tau for r in rate]
+        M = np.eye(W0.shape[1]) + 2 * W0.T @ np.diag(k) @ W0
+        grown = np.exp(rate * tau)[:, None] * W0
+        result.append(grown @ np.linalg.inv(M) @ grown.T)
+    return np.array(result)
+
+
+def flow_log_determinant(W0, mu, t, shift_integral):
+    """log det M of section 2.1 at each time, from sigma(u) at the increasing times t.
+
+    t starts at 0 and is the fine grid on which k is integrated by Simpson's rule.
+    """
+    growth = np.exp(2 * (np.outer(t, mu) - np.asarray(shift_integral)[:, None]))
+    k = integrate.cumulative_simpson(growth, x=t, axis=0, initial=0)
+    return np.array(
+        [np.linalg.slogdet(np.eye(W0.shape[1]) + 2 * (W0.T * row) @ W0)[1] for row in k]
+    )
+
+
+def orthonormal_network(cosines2, teacher_width, scale=1.0):
+    """(W0, mu) of a small network with the given squared cosines: S0 = scale P0, S* = P*.
+
+    Each column lies in its own plane of a teacher direction and an orthogonal one, or along the
+    orthogonal one for c = 0. The teacher directions left over see no column.
+    """
+    m = len(cosines2)
+    W0 = np.zeros((teacher_width + m, m))
+    teacher = iter(range(teacher_width))
+    for j, c in enumerate(cosines2):
+        if c > 0:
+            W0[next(teacher), j] = math.sqrt(scale * c)
+        W0[teacher_width + j, j] = math.sqrt(scale * (1 - c))
+    return W0, np.repeat([1.0, 0.0], [teacher_width, m])
+
+
+def orthonormal_flow(cosines2, t, *, teacher_width, scale=1.0, **options):
+    """The observables of section 2.5, from the matrix flow of the small network."""
+    return flow_trajectory(*orthonormal_network(cosines2, teacher_width, scale), t, **options)
+
+
+def flow_escape_time(cosines2, *, teacher_width, scale=1.0, kappa=0.5, level=0.5):
+    """Time at which tr(S S*)/m* reaches the level (sections 2.5 and 3.5)."""
+
+    def excess(tau):
+        run = orthonormal_flow(
+            cosines2, [tau], teacher_width=teacher_width, scale=scale, kappa=kappa
+        )
+        return run["overlap"][0] / teacher_width - level
+
+    high = 1.0
+    while excess(high) < 0:
+        high *= 2
+    return optimize.brentq(excess, 0.0, high, xtol=1e-10)
+
+
+def angle_flow(cosines2, weights, teacher, t, *, scale, kappa=None, lam=0.0, rtol=1e-12):
+    """The flow of one column per angle, (u, v) in its teacher and its orthogonal direction.
+
+    Every sum over columns has the given weights and teacher is the weighted trace of S*. With
+    kappa=None the trace is held at its start: the shift is then its Lagrange multiplier
+    (section 4). Returns the observables and the eigenvalues (T, columns) of S.
+    """
+    c, size = np.asarray(cosines2), len(cosines2)
+
+    def moments(state):
+        u2, v2 = state[..., :size] ** 2, state[..., size : 2 * size] ** 2
+        return u2, v2, u2 @ weights, (u2 + v2) @ weights, (u2 + v2) ** 2 @ weights
+
+    def shift(overlap, trace, square):
+        if kappa is None:
+            return (overlap - square) / trace
+        return kappa * (trace - teacher) + lam
+
+    def rhs(_, state):
+        u2, v2, *sums = moments(state)
+        s = shift(*sums)
+        growth = -s - (u2 + v2)
+        return np.concatenate([(1 + growth) * state[:size], growth * state[size : 2 * size], [s]])
+
+    start = np.concatenate([np.sqrt(scale * c), np.sqrt(scale * (1 - c)), [0.0]])
+    states = solve(rhs, start, t, rtol=rtol, atol=1e-14)
+    u2, v2, *sums = moments(states)
+    met = c > 0
+    blocks = np.where(met, (1 - u2) ** 2 + 2 * u2 * v2 + v2**2, v2**2)
+    distance2 = blocks @ weights + teacher - weights @ met
+    return {
+        "loss": distance2 + (0.0 if kappa is None else kappa * (sums[1] - teacher) ** 2),
+        "distance2": distance2,
+        "trace": sums[1],
+        "overlap": sums[0],
+        "shift": shift(*sums),
+        "shift_integral": states[:, -1],
+        "eigenvalues": u2 + v2,
+    }
+
+
+def signed_flow(W_plus, W_minus, mu, t, *, kappa=0.5):
+    """(W+, W-) at the times t of the network with second layer +1 and -1 (section 1.5)."""
+    size = W_plus.size
+
+    def split(state):
+        return state[..., :size].reshape(-1, *W_plus.shape), state[..., size:].reshape(
+            -1, *W_minus.shape
+        )
+
+    def rhs(_, state):
+        (plus,), (minus,) = split(state)
+        A = plus @ plus.T - minus @ minus.T - np.diag(mu)
+        G = A + kappa * np.trace(A) * np.eye(len(mu))
+        return np.concatenate([-(G @ plus).ravel(), (G @ minus).ravel()])
+
+    return split(solve(rhs, np.concatenate([W_plus.ravel(), W_minus.ravel()]), t))
+
+
+def flow_descend(W0, mu, steps, *, lr, kappa=0.5, lam=0.0):
+    """W after each of the given numbers of gradient steps; k steps are the time 4 lr k."""
+    W, done, result = W0, 0, []
+    for end in steps:
+        for _ in range(end - done):
+            W = W - lr * flow_gradient(W, mu, kappa=kappa, lam=lam)
+        done = end
+        result.append(W)
+    return np.array(result)
+
+
+# population_flow: critical points and convergence (section 3)
+
+
+def flow_critical_point(mu, selected, m, *, kappa=0.5, lam=0.0):
+    """(s, W) with S = sum over the selected i of (mu_i - s) v_i v_i^T; s solves its definition."""
+    chosen = mu[selected]
+
+    def excess(s):
+        return kappa * (np.sum(chosen - s) - np.sum(mu)) + lam - s
+
+    reach = 1 + lam + (1 + kappa) * np.sum(np.abs(mu))
+    s = optimize.brentq(excess, -reach, reach, xtol=1e-16, rtol=1e-15)
+    W = np.zeros((len(mu), m))
+    W[selected, np.arange(len(selected))] = np.sqrt(chosen - s)
+    return s, W
+
+
+def flow_hessian_spectrum(W, mu, *, kappa=0.5, lam=0.0):
+    return np.linalg.eigvalsh(flow_hessian(W, mu, kappa=kappa, lam=lam))
+
+
+def flow_minimum(mu, m, *, kappa=0.5, lam=0.0):
+    """(s, W) of a global minimum: S = (mu_i - s)_+ on the min(m, d) largest mu (section 3.4)."""
+    top = np.argsort(-mu, kind="stable")[: min(m, len(mu))]
+
+    def excess(s):
+        return kappa * (np.sum(np.maximum(mu[top] - s, 0)) - np.sum(mu)) + lam - s
+
+    reach = 1 + lam + (1 + kappa) * np.sum(mu)
+    s = optimize.brentq(excess, -reach, reach, xtol=1e-16, rtol=1e-15)
+    values = mu[top] - s
+    selected = top[values > 1e-13 * reach]
+    return flow_critical_point(mu, selected, m, kappa=kappa, lam=lam)
+
+
+def flow_asymptotics(mu, m, *, kappa=0.5, lam=0.0):
+    """Long-time law of the loss without ridge: dict of exponent, rate, constant and residual.
+
+    A mode of Hessian eigenvalue h decays as exp(-h tau/4). It enters the loss squared, or linearly
+    where the ridge leaves the loss a slope along it. Flat directions that are no symmetry exist for
+    lam = 0 and min(m, d) > rank S*: there a surplus eigenvalue x drags s and the others along,
+    s = kappa (surplus x - rank s), and obeys x' = -2 (s + x) x.
+    """
+    surplus, rank = min(m, len(mu)) - np.count_nonzero(mu), np.count_nonzero(mu)
+    _, W = flow_minimum(mu, m, kappa=kappa, lam=lam)
+    residual = flow_observables(W, mu, kappa=kappa)["loss"]
+    answer = {"exponent": math.nan, "rate": math.nan, "constant": math.nan, "residual": residual}
+    if lam == 0 and surplus > 0:
+        s_over_x = kappa * surplus / (1 + kappa * rank)
+        x = 1 / (2 * (1 + s_over_x))
+        s, trace = s_over_x * x, surplus * x - rank * s_over_x * x
+        constant = surplus * x**2 + rank * s**2 + kappa * trace**2
+        return {**answer, "exponent": -2.0, "constant": constant, "residual": 0.0}
+    values, modes = np.linalg.eigh(flow_hessian(W, mu, kappa=kappa, lam=lam))
+    slope = modes.T @ flow_gradient(W, mu, kappa=kappa).ravel(order="F")
+    decays = values > 1e-9 * values[-1]
+    linear = np.abs(slope) > 1e-9 * values[-1]
+    return {**answer, "rate": np.min(np.where(linear, values / 4, values / 2)[decays])}
+
+
+# population_flow: laws (section 4); a law is a pair of nodes and weights, atoms included
+
+
+def jacobi_edges(gamma, gamma_star):
+    middle = gamma + gamma_star - 2 * gamma * gamma_star
+    root = 2 * math.sqrt(gamma * gamma_star * (1 - gamma) * (1 - gamma_star))
+    return (gamma - gamma_star) ** 2 / (middle + root), middle + root
+
+
+def jacobi_atoms(gamma, gamma_star):
+    """Masses at 0 and at 1 of the squared cosines per student direction."""
+    return max(0.0, 1 - gamma_star / gamma), max(0.0, gamma + gamma_star - 1) / gamma
+
+
+def jacobi_density(x, gamma, gamma_star):
+    low, high = jacobi_edges(gamma, gamma_star)
+    return math.sqrt(max((high - x) * (x - low), 0.0)) / (2 * math.pi * gamma * x * (1 - x))
+
+
+def jacobi_mean(f, gamma, gamma_star):
+    """Mean of f over the squared cosines per student direction, by quadrature on the density."""
+    low, high = jacobi_edges(gamma, gamma_star)
+    at_zero, at_one = jacobi_atoms(gamma, gamma_star)
+
+    def integrand(angle):
+        x = low + (high - low) * math.sin(angle / 2) ** 2
+        return f(x) * jacobi_density(x, gamma, gamma_star) * (high - low) * math.sin(angle) / 2
+
+    smooth = integrate.quad(integrand, 0, math.pi, epsabs=1e-13, epsrel=1e-12, limit=200)[0]
+    return smooth + at_zero * f(0.0) + at_one * f(1.0)
+
+
+def jacobi_logdet(z, gamma, gamma_star):
+    """(1/d) log det(I + z P0 P* P0) by quadrature."""
+    return gamma * jacobi_mean(lambda x: math.log1p(z * x), gamma, gamma_star)
+
+
+def jacobi_logdet_slope(z, gamma, gamma_star):
+    """Derivative in z of the log-determinant: -y/z of section 4.1, without 0/0 at z = 0."""
+    linear = 1 + z * (gamma + gamma_star)
+    root = math.sqrt(linear**2 - 4 * (1 + z) * z * gamma * gamma_star)
+    return 2 * gamma * gamma_star / (linear + root)
+
+
+def jacobi_nodes(gamma, gamma_star, n=1000, reach=45.0):
+    """Nodes and weights per student direction, dense near both edges, atoms last."""
+    low, high = jacobi_edges(gamma, gamma_star)
+    w, step = np.linspace(-reach, reach, n, retstep=True)
+    angle = math.pi * special.expit(w)
+    slope = angle * special.expit(-w) * step
+    sine, cosine = np.sin(angle / 2), np.sin(math.pi * special.expit(-w) / 2)
+    x, rest = low + (high - low) * sine**2, 1 - high + (high - low) * cosine**2
+    weight = ((high - low) * sine * cosine) ** 2 / (2 * math.pi * gamma * x * rest) * slope
+    at_zero, at_one = jacobi_atoms(gamma, gamma_star)
+    return np.append(np.minimum(x, 1.0), [0.0, 1.0]), np.append(weight, [at_zero, at_one])
+
+
+def marchenko_pastur_edges(ratio, scale=1.0):
+    return scale * (1 - 1 / math.sqrt(ratio)) ** 2, scale * (1 + 1 / math.sqrt(ratio)) ** 2
+
+
+def marchenko_pastur_density(x, ratio, scale=1.0):
+    """Continuous part, mass min(1, ratio), of the law of (scale/m) G G^T, G of shape (d, m).
+
+    The ratio is m/d, the mean is the scale.
+    """
+    low, high = marchenko_pastur_edges(ratio, scale)
+    return ratio * math.sqrt(max((high - x) * (x - low), 0.0)) / (2 * math.pi * scale * x)
+
+
+def marchenko_pastur_nodes(ratio, scale=1.0, n=96):
+    """Nodes and weights, the atom at zero last."""
+    low, high = marchenko_pastur_edges(ratio, scale)
+    angle = (np.arange(n) + 0.5) * math.pi / n
+    x = low + (high - low) * np.sin(angle / 2) ** 2
+    slope = (high - low) * np.sin(angle) / 2 * math.pi / n
+    weight = [marchenko_pastur_density(node, ratio, scale) for node in x] * slope
+    return np.append(x, 0.0), np.append(weight, max(0.0, 1 - ratio))
+
+
+def projector_law(fraction, value=1.0):
+    """Law of value times a projector of the given relative rank."""
+    return np.array([value, 0.0]), np.array([fraction, 1 - fraction])
+
+
+# population_flow: the high-dimensional limit (section 4), everything per dimension
+
+
+def orthonormal_limit(gamma, gamma_star, t, *, nodes=1000, rtol=1e-11):
+    """Section 4.1 from its definition: angle_flow on the nodes of the law, the trace held fixed."""
+    c, weights = jacobi_nodes(gamma, gamma_star, nodes)
+    return angle_flow(c, gamma * weights, gamma_star, t, scale=gamma_star / gamma, rtol=rtol)
+
+
+def orthonormal_limit_closed(gamma, gamma_star, t):
+    """(eps, k0, k1) at the times t > 0 of the closed dynamics of section 4.1.
+
+    eps = exp(-2 sigma) is what keeps (gamma log u + J(z))/2 = gamma* tau, for
+    u = 1 + 2 s0 k0, z = 2 s0 (k1 - k0)/u, k0' = eps, k1' = exp(2 tau) eps.
+    """
+    s0 = gamma_star / gamma
+
+    def factor(tau, state):
+        k0, k1 = state
+        u = 1 + 2 * s0 * k0
+        z = 2 * s0 * (k1 - k0) / u
+        slope = jacobi_logdet_slope(z, gamma, gamma_star)
+        per_eps = 2 * s0 / u * (gamma + slope * (math.exp(2 * tau) - 1 - z))
+        return 2 * gamma_star / per_eps
+
+    def rhs(tau, state):
+        eps = factor(tau, state)
+        return [eps, math.exp(2 * tau) * eps]
+
+    states, previous, now = [], np.zeros(2), 0.0
+    for end in t:
+        run = integrate.solve_ivp(rhs, (now, end), previous, "DOP853", rtol=1e-12, atol=1e-14)
+        previous, now = run.y[:, -1], end
+        states.append([factor(end, previous), *previous])
+    return np.array(states).T
+
+
+def free_determinant_b(law, teacher_weights, decay, kap):
+    """b of section 4.3: E[S0/(1 + a S0)] = b/(1 + ab) and E[2K/(1 + 2bK)] = a/(1 + ab).
+
+    K = kap/decay on the teacher's atoms, with decay = exp(-2 tau mu).
+    """
+    x, weights = law
+    mean = x @ weights
+    if not np.any(kap > 0):
+        return mean
+
+    def residual(log_b):
+        b = math.exp(log_b)
+        p = (2 * b * kap / (decay + 2 * b * kap)) @ teacher_weights
+        a = p / ((1 - p) * b)
+        return (a * x / (1 + a * x)) @ weights / p - 1
+
+    top = math.log(mean)
+    if residual(top) >= 0:
+        return mean
+    bottom = top - 1
+    while residual(bottom) < 0:
+        bottom -= 2 * (top - bottom)
+    return math.exp(optimize.brentq(residual, bottom, top, xtol=1e-15, rtol=1e-15))
+
+
+def invariant_limit(student, teacher, t, *, trace_weight_d=math.inf, ridge=0.0, rtol=1e-9):
+    """Observables per dimension of section 4.3; student and teacher are laws of S0 and S*.
+
+    tr S^2 is the response of tr S to k_i -> k_i + h e_i^2, which is -2 tr S^2, by a central
+    difference; so the method has no formula for it in common with the theory page.
+    """
+    mu, pi = teacher
+    target, hard = mu @ pi, math.isinf(trace_weight_d)
+
+    def profile(decay, kap):
+        b = free_determinant_b(student, pi, decay, kap)
+        return b, b / (decay + 2 * b * kap)
+
+    def eps_of(state, diagonal):
+        return target / (diagonal @ pi) if hard else math.exp(-2 * state[-1])
+
+    def rhs(tau, state):
+        kap = np.maximum(state[:-1], 0.0)
+        _, diagonal = profile(np.exp(-2 * tau * mu), kap)
+        eps = eps_of(state, diagonal)
+        shift = 0.0 if hard else trace_weight_d * (eps * diagonal @ pi - target) + ridge
+        return np.append(eps - 2 * mu * kap, shift)
+
+    states = solve(rhs, np.zeros(len(mu) + 1), t, rtol=rtol, atol=rtol * 1e-2)
+    fields = ("loss", "distance2", "trace", "overlap", "shift", "shift_integral", "b")
+    rows = []
+    for tau, state in zip(t, states, strict=True):
+        decay, kap = np.exp(-2 * tau * mu), state[:-1]
+        b, diagonal = profile(decay, kap)
+        eps = eps_of(state, diagonal)
+
+        def trace_of(h, decay=decay, kap=kap, eps=eps):
+            return eps * profile(decay, kap + h * eps)[1] @ pi
+
+        h = 1e-3 * max(np.min(kap) / eps, 1e-3)
+        near, far = (trace_of(x) - trace_of(-x) for x in (h, 2 * h))
+        square = -(8 * near - far) / (24 * h)
+        trace, overlap = eps * diagonal @ pi, eps * diagonal @ (mu * pi)
+        distance2 = square - 2 * overlap + mu**2 @ pi
+        if hard:
+            loss, shift = distance2, (overlap - square) / trace
+            integral = -math.log(eps) / 2
+        else:
+            loss = distance2 + trace_weight_d * (trace - target) ** 2
+            shift, integral = trace_weight_d * (trace - target) + ridge, state[-1]
+        rows.append([loss, distance2, trace, overlap, shift, integral, b])
+    return dict(zip(fields, np.array(rows).T, strict=True))
+
+
+# population_flow: n samples (section 5); the teacher is the projector on the first m* directions
+
+
+def recovery_counts(d, m_star):
+    """Degrees of freedom of a rank-m* teacher, and the count of Sarao Mannelli et al."""
+    freedom = sum(d - j for j in range(m_star))
+    return freedom, freedom + d - m_star
+
+
+def goe(rng, d):
+    """Symmetric G with E<G, H>^2 = ||H||^2 for every symmetric H."""
+    G = rng.standard_normal((d, d))
+    return (G + G.T) / 2
+
+
+def conic_distance2(G, m_star):
+    """Squared norm of the projection of G on {H: tr H = 0, P_perp H P_perp >= 0}.
+
+    That is the squared distance to the polar cone: multiples of I plus the negative semidefinite
+    matrices of the complement block.
+    """
+    head, cross, tail = G[:m_star, :m_star], G[:m_star, m_star:], G[m_star:, m_star:]
+    values = np.linalg.eigvalsh(tail)
+
+    def distance2(u):
+        rest = np.sum(np.maximum(values - u, 0) ** 2)
+        return np.sum((head - u * np.eye(m_star)) ** 2) + 2 * np.sum(cross**2) + rest
+
+    reach = np.max(np.abs(np.linalg.eigvalsh(G))) + 1
+    return optimize.minimize_scalar(distance2, bounds=(-reach, reach), method="bounded").fun
+
+
+def recovery_samples(rng, d, m_star, draws):
+    """Monte Carlo mean and standard error of 1 + delta."""
+    values = [1 + conic_distance2(goe(rng, d), m_star) for _ in range(draws)]
+    return np.mean(values), np.std(values, ddof=1) / math.sqrt(draws)
+
+
+def recovery_samples_limit(gamma_star):
+    """min over u of delta/d^2 for d -> inf, with phi by quadrature."""
+
+    def phi(u):
+        return (
+            2
+            / math.pi
+            * integrate.quad(
+                lambda angle: (math.cos(angle) - u) ** 2 * math.sin(angle) ** 2, 0, math.acos(u)
+            )[0]
+        )
+
+    def delta(u):
+        rest = 1 - gamma_star
+        cross = gamma_star * rest * (1 + 2 * u**2)
+        return gamma_star**2 / 2 + cross + 2 * rest**2 * phi(u)
+
+    return optimize.minimize_scalar(delta, bounds=(0, 1), method="bounded").fun
+
+
+def symmetric_basis(d):
+    """Orthonormal basis of the symmetric matrices, (d(d+1)/2, d, d)."""
+    basis = []
+    for i in range(d):
+        for j in range(i + 1):
+            B = np.zeros((d, d))
+            B[i, j] = B[j, i] = 1.0 if i == j else math.sqrt(0.5)
+            basis.append(B)
+    return np.array(basis)
+
+
+def teacher_is_unique(X, m_star, *, iterations=20_000):
+    """Whether the projector is the only PSD matrix with its labels on X (n, d); None: undecided.
+
+    It is not if and only if a symmetric H != 0 with x^T H x = 0 for every row has a positive
+    semidefinite complement block. These blocks are a linear space L: alternating projections.
+    """
+    d = X.shape[1]
+    basis = symmetric_basis(d)
+    labels = np.einsum("ni,bij,nj->nb", X, basis, X)
+    kernel = np.tensordot(linalg.null_space(labels).T, basis, axes=1)
+    if not len(kernel):
+        return True
+    blocks = kernel[:, m_star:, m_star:].reshape(len(kernel), -1)
+    if np.linalg.matrix_rank(blocks, tol=1e-9) < len(kernel):
+        return False
+    L = linalg.orth(blocks.T)
+    Z = np.eye(d - m_star)
+    for _ in range(iterations):
+        inside = (L @ (L.T @ Z.ravel())).reshape(Z.shape)
+        if np.linalg.eigvalsh(Z - inside)[0] > 1e-9 * np.linalg.norm(Z):
+            return True
+        inside = inside / np.linalg.norm(inside)
+        values, vectors = np.linalg.eigh(inside)
+        if values[0] > -1e-7:
+            return False
+        Z = (vectors * np.maximum(values, 0)) @ vectors.T
+    return None
+
+
+def sampled_loss(W, mu, X):
+    """(1/(2n)) sum over samples of (x^T A x)^2: its mean is the canonical loss at kappa = 1/2."""
+    A = flow_error(W, mu)
+    return sum((x @ A @ x) ** 2 for x in X) / (2 * len(X))
+
+
+def sampled_gradient(W, mu, X):
+    A, total = flow_error(W, mu), np.zeros(W.shape)
+    for x in X:
+        total += 2 * (x @ A @ x) * np.outer(x, x) @ W
+    return total / len(X)

@@ -4,7 +4,8 @@ The rules were fixed before any run. Standard errors: as many as four are for on
 many numbers as are compared (`cases.standard_errors`). Finite-size term: where the theory of order
 1/N exists (naive.sgd_fluctuations: quadratic network, free norms, fixed second layer, batch 1), the
 size of that term; elsewhere none, at dimensions so large that it is below a tenth of a standard
-error (N = 20 000 with 64 replicas: the ratio is of order sqrt(64 / 20 000)).
+error (N = 20 000 with 64 replicas: the ratio is of order sqrt(64 / 20 000)). For population_flow,
+whose limit at finite kappa d has the largest term of order 1/d, 2/d of the value for the others.
 """
 
 import cases
@@ -14,6 +15,7 @@ import overparam as op
 import pytest
 from cases import sgd_arguments, standard_errors
 from numpy.testing import assert_allclose
+from overparam import population_flow as flow
 from overparam import sgd
 from overparam.sgd import Overlaps, Problem
 from scipy import stats
@@ -189,9 +191,86 @@ def test_sgd_deviation_falls_as_one_over_n(name):
     assert abs(slope + 1) <= bound * slope_error + abs(c / b) / dims[0]
 
 
+# ---- population_flow -----------------------------------------------------------------------------
+
+FLOW_TIMES = [0.25, 1.0, 2.0, 4.0]
+FLOW_SIZES = {"surplus": (0.5, 0.3), "narrow": (0.25, 0.5), "equal": (0.4, 0.4)}
+
+
+def finite_flow(gamma, gamma_star, dim, *, family, replicas, seed=3):
+    """Random students of a projector, per dimension, with the trace of the teacher at the start."""
+    m, m_star = round(gamma * dim), round(gamma_star * dim)
+    problem = flow.Problem(teacher_eigenvalues=np.ones(m_star), dim=dim, width=m)
+    run = flow.simulate(problem, FLOW_TIMES, init=family, replicas=replicas, seed=seed, rtol=1e-9)
+    return run.per_dimension()
+
+
+def flow_limit(gamma, gamma_star, dim, family):
+    """The limit with the largest correction of a finite dimension, kappa d = d/2."""
+    return flow.limit(
+        gamma, gamma_star, FLOW_TIMES, student=family, trace_weight_d=dim / 2, rtol=1e-10
+    )
+
+
+@pytest.mark.parametrize("family", ["orthonormal", "gaussian"])
+@pytest.mark.parametrize("name", FLOW_SIZES)
+def test_population_flow_follows_its_limit(name, family):
+    """Besides kappa d the corrections of the mean are of relative order 1/d: at most 2/d."""
+    sizes, dim = FLOW_SIZES[name], 120
+    theory = flow_limit(*sizes, dim, family)
+    sampled = finite_flow(*sizes, dim, family=family, replicas=24)
+    fields = ["distance2", "trace", "overlap"]
+    scale = [np.maximum(np.abs(getattr(theory, field)), sizes[1]) for field in fields]
+    finite_size = 2 / dim * np.concatenate(scale)
+    assert disagreement(theory, sampled, fields=fields, finite_size=finite_size) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["orthonormal", "gaussian"])
+@pytest.mark.parametrize("name", FLOW_SIZES)
+def test_population_flow_follows_its_limit_at_large_dimension(name, family):
+    sizes, dim = FLOW_SIZES[name], 300
+    theory = flow_limit(*sizes, dim, family)
+    sampled = finite_flow(*sizes, dim, family=family, replicas=8)
+    fields = ["distance2", "trace", "overlap"]
+    scale = [np.maximum(np.abs(getattr(theory, field)), sizes[1]) for field in fields]
+    finite_size = 2 / dim * np.concatenate(scale)
+    assert disagreement(theory, sampled, fields=fields, finite_size=finite_size) <= 1
+
+
+@pytest.mark.slow
+def test_population_flow_approaches_the_hard_constraint_as_one_over_d():
+    """The deviation of the mean from the limit of infinite kappa d falls with slope -1 in d."""
+    sizes, dims, replicas = (0.25, 0.5), np.array([40, 80, 160, 320]), 400
+    hard = flow.limit(*sizes, FLOW_TIMES, rtol=1e-10)
+    deviations, errors = [], []
+    for dim in dims:
+        sample = finite_flow(
+            *sizes, int(dim), family="orthonormal", replicas=replicas, seed=int(dim)
+        ).distance2[:, -1]
+        deviations.append(sample.mean() - hard.distance2[-1])
+        errors.append(stats.sem(sample))
+    deviations, errors = np.array(deviations), np.array(errors)
+    powers = np.stack([1 / dims, 1 / dims**2], axis=1) / errors[:, None]
+    covariance = np.linalg.inv(powers.T @ powers)
+    b, c = covariance @ powers.T @ (deviations / errors)
+    weights = (deviations / errors) ** 2
+    x, y = np.log(dims), np.log(np.abs(deviations))
+    x = x - np.average(x, weights=weights)
+    slope = (weights * x) @ y / ((weights * x) @ x)
+    slope_error = 1 / np.sqrt((weights * x) @ x)
+    bound = standard_errors(1, replicas)
+    assert abs(slope + 1) <= bound * slope_error + abs(c / b) / dims[0]
+    # The coefficient is that of kappa d in the residual loss (m* - m) + m s^2, s at finite kappa.
+    missing, gamma = sizes[1] - sizes[0], sizes[0]
+    s = -0.5 * missing * dims / (1 + 0.5 * gamma * dims)
+    residual = missing + gamma * s**2 - hard.distance2[-1]
+    assert (np.abs(deviations - residual) <= bound * errors + 0.2 * np.abs(residual)).all()
+
+
 def test_every_room_is_compared():
-    here = {name.split("_")[1] for name in globals() if name.startswith("test_")}
-    assert set(cases.ROOMS) <= here
+    for room in cases.ROOMS:
+        assert any(name.startswith(f"test_{room}_") for name in globals()), room
 
 
 def test_the_measure_of_disagreement():

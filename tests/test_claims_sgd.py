@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from overparam import claims, sgd
 from overparam._run import fingerprint
+from overparam.claims import _shared
 from overparam.claims import sgd as room
 from scipy import stats
 
@@ -176,34 +177,34 @@ def test_conserved_fails_with_a_wrong_exponent(monkeypatch):
 
 
 def test_check_without_a_finite_value_fails():
-    assert not room._z_check("z", [0.0, np.nan]).passed
+    assert not _shared.z_check("z", [0.0, np.nan]).passed
 
 
 # ---- shared statistics ----
 
 
 def test_limit_is_the_stated_chance():
-    assert stats.norm.sf(room._limit()) * 2 == pytest.approx(room.CHANCE)
-    assert stats.norm.sf(room._limit(50)) * 100 == pytest.approx(room.CHANCE)
-    assert stats.t.sf(room._limit(1, 8), 7) * 2 == pytest.approx(room.CHANCE)
+    assert stats.norm.sf(_shared.error_limit()) * 2 == pytest.approx(_shared.CHANCE)
+    assert stats.norm.sf(_shared.error_limit(50)) * 100 == pytest.approx(_shared.CHANCE)
+    assert stats.t.sf(_shared.error_limit(1, 8), 7) * 2 == pytest.approx(_shared.CHANCE)
 
 
 def test_z_converts_student_into_gauss():
-    assert room._z(2.0, 1.0, 10**6) == pytest.approx(2.0, rel=1e-4)
-    assert stats.norm.sf(room._z(-6.0, 2.0, 8, 2.0)) == pytest.approx(stats.t.sf(2.0, 7))
-    assert room._z(1.0, 1.0, 8, 2.0) == 0.0
-    assert np.isnan(room._z(np.nan, 1.0, 8))
+    assert _shared.z_score(2.0, 1.0, 10**6) == pytest.approx(2.0, rel=1e-4)
+    assert stats.norm.sf(_shared.z_score(-6.0, 2.0, 8, 2.0)) == pytest.approx(stats.t.sf(2.0, 7))
+    assert _shared.z_score(1.0, 1.0, 8, 2.0) == 0.0
+    assert np.isnan(_shared.z_score(np.nan, 1.0, 8))
 
 
 def test_line_fit_is_weighted_least_squares():
     x, sem = np.array([0.0, 1.0, 3.0]), np.array([0.1, 0.2, 0.1])
     y = np.array([1.0, 2.5, 4.0])
     (slope, _), covariance = np.polyfit(x, y, 1, w=1 / sem, cov="unscaled")
-    assert room._line_fit(x, y, sem) == pytest.approx((slope, covariance[0, 0] ** 0.5))
+    assert _shared.line_fit(x, y, sem) == pytest.approx((slope, covariance[0, 0] ** 0.5))
 
 
 def test_extrapolation_removes_the_first_order():
-    value, sem = room._extrapolated((3.0 + 4.0 / 10, 0.1), (3.0 + 4.0 / 40, 0.2), 4.0)
+    value, sem = _shared.extrapolated((3.0 + 4.0 / 10, 0.1), (3.0 + 4.0 / 40, 0.2), 4.0)
     assert value == pytest.approx(3.0)
     assert sem == pytest.approx(np.hypot(0.8, 0.1) / 3)
 

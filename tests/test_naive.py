@@ -602,3 +602,556 @@ def test_principal_angles():
     assert before.shape == (2,)
     growth = math.exp(4 * 0.8 * a[0] * a_star[0] * 0.8 * 4.0)
     assert_allclose(np.tan(before) / np.tan(after), growth, rtol=1e-9)
+
+
+# population_flow
+
+FLOW = json.loads(
+    (pathlib.Path(__file__).parent / "reference" / "population_flow.json").read_text()
+)
+OBSERVABLES = {
+    "trS": "trace",
+    "fro2": "distance2",
+    "loss_no_reg": "loss",
+    "overlap_tr_S_Sstar": "overlap",
+    "overlap": "overlap",
+    "s": "shift",
+}
+
+
+def wave(d, m, amp, phase=0.3):
+    """The matrix amp cos(0.7 i j + phase i), indices from 1, of the reference entries."""
+    i, j = np.arange(1, d + 1)[:, None], np.arange(1, m + 1)
+    return amp * np.cos(0.7 * i * j + phase * i)
+
+
+def padded(values, d):
+    return np.pad(np.array(values, float), (0, d - len(values)))
+
+
+def start(entry):
+    """W0 and mu of an entry with d, m, amp and teacher_eigs."""
+    given = entry["inputs"]
+    return wave(given["d"], given["m"], given["amp"]), padded(given["teacher_eigs"], given["d"])
+
+
+def assert_observables(run, entry, **tolerance):
+    for key, field in OBSERVABLES.items():
+        if key in entry:
+            assert_allclose(run[field], entry[key], **tolerance)
+
+
+def haar_frame(rng, d, m):
+    Q, R = np.linalg.qr(rng.standard_normal((d, m)))
+    return Q * np.sign(np.diag(R))
+
+
+def test_flow_loss_reference():
+    entry = FLOW["loss_grad_hess"]
+    (W, mu), D = start(entry), wave(5, 3, 1.0, 0.11)
+    weights = {key: entry["inputs"][key] for key in ("kappa", "lam")}
+    gradient = naive.flow_gradient(W, mu, **weights)
+    action = naive.flow_hessian_action(W, mu, D, **weights)
+    spectrum = naive.flow_hessian_spectrum(W, mu, **weights)
+    values = {
+        "loss_canonical": naive.flow_loss(W, mu, **weights),
+        "grad_fro": np.linalg.norm(gradient),
+        "grad_11": gradient[0, 0],
+        "hessvec_fro": np.linalg.norm(action),
+        "hessvec_dot_D": np.sum(action * D),
+        "hess_min_eig": spectrum[0],
+        "hess_max_eig": spectrum[-1],
+        "hess_trace": np.sum(spectrum),
+    }
+    for key, value in values.items():
+        assert_allclose(value, entry[key], rtol=1e-12)
+
+
+@pytest.mark.parametrize("entry", FLOW["riccati_kappa0"])
+def test_flow_kappa0_reference(entry):
+    (W0, mu), given = start(entry), entry["inputs"]
+    (S,) = naive.flow_kappa0(W0, mu, [given["tau"]], given["lam"])
+    run = naive.matrix_observables(S, mu, kappa=0.0, lam=given["lam"])
+    assert_allclose(S[0, :2], [entry["S11"], entry["S12"]], rtol=0, atol=1e-11)
+    assert_allclose(run["trace"], entry["trS"], rtol=0, atol=1e-11)
+    assert_allclose(run["distance2"], entry["fro2_S_minus_Sstar"], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("entry", FLOW["flow_trace_feedback"])
+def test_flow_ode_reference(entry):
+    (W0, mu), given = start(entry), entry["inputs"]
+    weights = {key: given[key] for key in ("kappa", "lam")}
+    W, _ = naive.flow_ode(W0, mu, given["tau"], **weights)
+    run = naive.flow_observables(W, mu, **weights)
+    assert_observables(run, entry, rtol=1e-8, atol=1e-11)
+    assert_allclose(np.sum(W[:, 0] ** 2, axis=-1), entry["S11"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("entry", FLOW["orthonormal_exact"])
+def test_orthonormal_flow_reference(entry):
+    given = entry["inputs"]
+    options = {"scale": given["s0"], "kappa": given["kappa"], "lam": given["lam"]}
+    run = naive.orthonormal_flow(
+        given["cos2"], given["tau"], teacher_width=given["mstar"], **options
+    )
+    assert_observables(run, entry, rtol=1e-7, atol=1e-10)
+    columns = naive.angle_flow(
+        given["cos2"], np.ones(len(given["cos2"])), given["mstar"], given["tau"], **options
+    )
+    for field, value in run.items():
+        assert_allclose(columns[field], value, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("entry", FLOW["wachter"])
+def test_jacobi_reference(entry):
+    z, *sizes = (entry["inputs"][key] for key in ("z", "gamma", "gamma_star"))
+    atoms = [entry["atoms"]["at0"], entry["atoms"]["at1"]]
+    assert_allclose(naive.jacobi_edges(*sizes), entry["support"], rtol=1e-12, atol=1e-15)
+    assert_allclose(naive.jacobi_atoms(*sizes), atoms, rtol=1e-12, atol=1e-15)
+    assert_allclose(naive.jacobi_logdet(z, *sizes), entry["J_logdet_per_d"], rtol=1e-11)
+    assert_allclose(-z * naive.jacobi_logdet_slope(z, *sizes), entry["y"], rtol=1e-12)
+    nodes, weights = naive.jacobi_nodes(*sizes)
+    for k, moment in enumerate(entry["moments_per_d"], start=1):
+        assert_allclose(
+            sizes[0] * naive.jacobi_mean(lambda x, k=k: x**k, *sizes), moment, rtol=1e-12
+        )
+        assert_allclose(sizes[0] * nodes**k @ weights, moment, rtol=1e-12)
+    integral, _ = integrate.quad(naive.jacobi_logdet_slope, 0, z, tuple(sizes), epsrel=1e-12)
+    assert_allclose(integral, entry["J_logdet_per_d"], rtol=1e-11)
+
+
+@pytest.mark.parametrize("entry", FLOW["limit_orthonormal"])
+def test_orthonormal_limit_reference(entry):
+    gamma, gamma_star, t = (entry["inputs"][key] for key in ("gamma", "gamma_star", "tau"))
+    run = naive.orthonormal_limit(gamma, gamma_star, t)
+    assert_allclose(run["distance2"], entry["fro2_per_d"], rtol=1e-8)
+    assert_allclose(run["overlap"], entry["overlap_per_d"], rtol=1e-9)
+    assert_allclose(run["shift"], entry["s"], rtol=1e-8)
+    assert_allclose(run["trace"], gamma_star, rtol=1e-10)
+    assert_allclose(np.exp(-2 * run["shift_integral"]), entry["eps"], rtol=1e-8)
+    eps, k0, k1 = naive.orthonormal_limit_closed(gamma, gamma_star, t)
+    assert_allclose(eps, entry["eps"], rtol=1e-8)
+    s0 = gamma_star / gamma
+    for tau, null, teacher in zip(t, k0, k1, strict=True):
+        u = 1 + 2 * s0 * null
+        logdet = naive.jacobi_logdet(2 * s0 * (teacher - null) / u, gamma, gamma_star)
+        assert_allclose((gamma * math.log(u) + logdet) / 2, gamma_star * tau, rtol=1e-9)
+
+
+@pytest.mark.parametrize("entry", FLOW["limit_invariant"])
+def test_invariant_limit_reference(entry):
+    given = entry["inputs"]
+    gamma_star = given["gamma_star"]
+    student = naive.marchenko_pastur_nodes(given["gamma"], given["tr0"])
+    if given["teacher"].startswith("orthonormal"):
+        teacher = naive.projector_law(gamma_star)
+    else:
+        teacher = naive.marchenko_pastur_nodes(gamma_star, gamma_star)
+    run = naive.invariant_limit(
+        student, teacher, given["tau"], trace_weight_d=float(given["kappa_d"]), ridge=given["lam"]
+    )
+    for key in ("fro2_per_d", "overlap_per_d", "trS_per_d", "s"):
+        field = OBSERVABLES[key.removesuffix("_per_d")]
+        assert_allclose(run[field], entry[key], rtol=1e-7)
+    assert_allclose(run["b"], entry["b"], rtol=1e-7)
+
+
+@pytest.mark.parametrize("entry", FLOW["critical_points"])
+def test_flow_critical_point_reference(entry):
+    given = entry["inputs"]
+    mu, selected = np.array(given["teacher_eigs"], float), given["I"]
+    weights = {key: given[key] for key in ("kappa", "lam")}
+    s, W = naive.flow_critical_point(mu, selected, given["m"], **weights)
+    spectrum = naive.flow_hessian_spectrum(W, mu, **weights)
+    assert_allclose(naive.flow_gradient(W, mu, **weights), 0, atol=1e-13)
+    assert_allclose(s, entry["s"], rtol=1e-14, atol=1e-15)
+    assert_allclose(np.sum(W**2, axis=1)[selected], entry["lambda_I"], rtol=1e-14)
+    assert_allclose(naive.flow_loss(W, mu, **weights), entry["loss_no_reg"], atol=1e-14)
+    extremes = [entry["hess_min"], entry["hess_max"]]
+    assert_allclose(spectrum[[0, -1]], extremes, rtol=0, atol=1e-12)
+    counts = [np.sum(spectrum < -1e-10), np.sum(np.abs(spectrum) < 1e-10), len(spectrum)]
+    assert counts == [entry[key] for key in ("n_negative", "n_zero", "n_total")]
+
+
+@pytest.mark.parametrize("entry", FLOW["asymptotics"])
+def test_flow_asymptotics_reference(entry):
+    given = entry["inputs"]
+    mu = padded(given["teacher_eigs_positive"], given["d"])
+    # the rate 4 min(mu) of a teacher of full rank is that of kappa = 0
+    kappa = 0.0 if np.all(mu > 0) else given["kappa"]
+    law = naive.flow_asymptotics(mu, given["m"], kappa=kappa)
+    assert_allclose(law["constant"], entry.get("loss_times_tau2", math.nan), rtol=1e-13)
+    rate = entry.get("rate_loss", entry.get("rate_excess", math.nan))
+    assert_allclose(law["rate"], rate, rtol=1e-12)
+    assert_allclose(law["residual"], entry.get("loss_limit", 0.0), rtol=1e-14, atol=1e-28)
+    if "s_limit" in entry:
+        s, _ = naive.flow_minimum(mu, given["m"], kappa=kappa)
+        assert_allclose(s, entry["s_limit"], rtol=1e-13)
+
+
+@pytest.mark.parametrize("entry", FLOW["signed"])
+def test_signed_flow_reference(entry):
+    given = entry["inputs"]
+    plus = wave(given["d"], given["m_plus"], given["amp"])
+    minus = wave(given["d"], given["m_minus"], given["amp"], 0.9)
+    mu, kappa = np.array(given["Sstar_diag"]), given["kappa"]
+    grown = naive.signed_flow(plus, minus, mu, given["tau"], kappa=kappa)
+    squares = [W @ W.transpose(0, 2, 1) for W in grown]
+    run = naive.matrix_observables(squares[0] - squares[1], mu, kappa=kappa)
+    assert_observables(run, entry, rtol=1e-9)
+    invariant = plus.T @ minus
+    assert_allclose(np.linalg.norm(invariant), entry["cross_invariant_fro"], rtol=1e-13)
+    conserved = grown[0].transpose(0, 2, 1) @ grown[1]
+    assert_allclose(conserved, np.broadcast_to(invariant, conserved.shape), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("entry", FLOW["sample_thresholds"])
+def test_recovery_samples_reference(entry):
+    d, m_star = entry["inputs"]["d"], entry["inputs"]["mstar"]
+    assert naive.recovery_counts(d, m_star) == (entry["n_dof"], entry["n_count"])
+    mean, sem = naive.recovery_samples(np.random.default_rng(0), d, m_star, 400)
+    # the entry is a mean of 150 draws
+    assert abs(mean - entry["n_half_conic"]) < 4 * sem * math.sqrt(1 + 400 / 150)
+
+
+@pytest.mark.parametrize("entry", FLOW["sample_threshold_limit"])
+def test_recovery_samples_limit_reference(entry):
+    limit = naive.recovery_samples_limit(entry["inputs"]["gamma_star"])
+    assert_allclose(limit, entry["n_over_d2"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("entry", FLOW["escape"])
+def test_flow_escape_time_reference(entry):
+    given = entry["inputs"]
+    cosines2 = padded(np.full(given["mstar"], given["cos2"]), given["m"])
+    time = naive.flow_escape_time(
+        cosines2, teacher_width=given["mstar"], scale=given["s0"], kappa=given["kappa"]
+    )
+    assert_allclose(time, entry["tau_overlap_half"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("entry", FLOW["finite_d_means"])
+def test_angle_flow_of_random_frames_reference(entry):
+    given = entry["inputs"]
+    d, t = given["d"], given["tau"]
+    m, m_star = round(given["gamma"] * d), round(given["gamma_star"] * d)
+    curves = []
+    for i in range(given["n_seeds"]):
+        rng = np.random.default_rng(1000 + i)
+        student, teacher = haar_frame(rng, d, m), haar_frame(rng, d, m_star)
+        c = np.minimum(np.linalg.svd(teacher.T @ student, compute_uv=False) ** 2, 1.0)
+        run = naive.angle_flow(
+            padded(c, m), np.ones(m), m_star, t, scale=m_star / m, kappa=given["kappa"], rtol=1e-8
+        )
+        curves.append(run["distance2"] / d)
+    assert_allclose(np.mean(curves, axis=0), entry["fro2_per_d_mean"], rtol=1e-6)
+    assert_allclose(stats.sem(curves), entry["sem"], rtol=1e-4)
+    limit = naive.orthonormal_limit(given["gamma"], given["gamma_star"], t)
+    assert_allclose(limit["distance2"], entry["limit"], rtol=1e-8)
+
+
+def test_flow_derivatives():
+    """Gradient and Hessian against complex steps, and the dense form of section 3.2."""
+    rng = np.random.default_rng(20)
+    d, m, weights = 4, 3, {"kappa": 0.7, "lam": 0.3}
+    W, D, mu = rng.standard_normal((d, m)), rng.standard_normal((d, m)), rng.random(d)
+    moved = W + 1e-30j * D
+    gradient, action = (
+        f(*args, **weights)
+        for f, args in ((naive.flow_gradient, (W, mu)), (naive.flow_hessian_action, (W, mu, D)))
+    )
+    slope = naive.flow_loss(moved, mu, **weights).imag / 1e-30
+    assert_allclose(np.sum(gradient * D), slope, rtol=1e-12)
+    bend = naive.flow_gradient(moved, mu, **weights).imag / 1e-30
+    assert_allclose(action, bend, rtol=1e-12)
+
+    H = naive.flow_hessian(W, mu, **weights)
+    assert_allclose(H @ D.ravel(order="F"), action.ravel(order="F"), rtol=1e-12)
+    w, G = W.ravel(order="F"), naive.flow_force(W, mu, **weights)
+    swap = np.array(
+        [
+            [W[a, j] * W[i, b] for j in range(m) for i in range(d)]
+            for b in range(m)
+            for a in range(d)
+        ]
+    )
+    dense = np.kron(np.eye(m), G) + np.kron(W.T @ W, np.eye(d)) + swap
+    dense += 2 * weights["kappa"] * np.outer(w, w)
+    assert_allclose(H, 4 * dense, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("selected", "m"), [([0, 2], 3), ([1, 4], 2), ([0, 1, 2], 7)])
+@pytest.mark.parametrize("lam", [0.0, 0.15])
+def test_flow_hessian_spectrum(selected, m, lam):
+    """The list of section 3.2 against the dense Hessian."""
+    mu, kappa = np.array([2.0, 1.5, 1.0, 0.5, 0.0, 0.0]), 0.4
+    s, W = naive.flow_critical_point(mu, selected, m, kappa=kappa, lam=lam)
+    n, others = len(selected), np.setdiff1d(np.arange(6), selected)
+    values = mu[selected] - s
+    listed = [4 * (s - mu[k]) for k in others for _ in range(m - n)]
+    listed += [4 * (mu[i] - mu[k]) for i in selected for k in others]
+    listed += [0.0] * (n * (m - n) + n * (n - 1) // 2)
+    listed += [4 * (x + y) for x, y in itertools.combinations(values, 2)]
+    root = np.sqrt(values)
+    listed += list(np.linalg.eigvalsh(8 * (np.diag(values) + kappa * np.outer(root, root))))
+    spectrum = naive.flow_hessian_spectrum(W, mu, kappa=kappa, lam=lam)
+    assert_allclose(spectrum, np.sort(listed), rtol=0, atol=1e-12)
+    loss = n * s**2 + np.sum(mu[others] ** 2) + kappa * (np.sum(mu[others]) + n * s) ** 2
+    run = naive.flow_observables(W, mu, kappa=kappa, lam=lam)
+    assert_allclose([run["loss"], run["shift"]], [loss, s], rtol=1e-12)
+
+
+def test_flow_dissipation():
+    """Section 1.2: dLc/dtau = -4 ||G W||^2, and the trace equation."""
+    W0, mu = wave(5, 3, 0.5), np.array([1.2, 0.7, 0.0, 0.3, 0.0])
+    weights, h = {"kappa": 0.6, "lam": 0.1}, 1e-4
+    W, _ = naive.flow_ode(W0, mu, 0.5 + h * np.arange(-2, 3), **weights)
+
+    def rate(values):
+        return (values[0] - 8 * values[1] + 8 * values[3] - values[4]) / (12 * h)
+
+    middle, G = W[2], naive.flow_force(W[2], mu, **weights)
+    loss = rate([naive.flow_loss(w, mu, **weights) for w in W])
+    assert_allclose(loss, -4 * np.sum((G @ middle) ** 2), rtol=1e-8)
+    run = naive.flow_observables(middle, mu, **weights)
+    square = np.sum((middle @ middle.T) ** 2)
+    expected = 2 * (run["overlap"] - run["shift"] * run["trace"] - square)
+    assert_allclose(rate([np.sum(w**2) for w in W]), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("m", [2, 5])
+def test_flow_log_determinant(m):
+    """Equation (4): the integral of tr S is half the log-determinant of M."""
+    W0, mu, t = wave(4, m, 0.6), np.array([1.0, 0.0, 0.6, 0.2]), np.linspace(0, 3, 301)
+    run = naive.flow_trajectory(W0, mu, t, kappa=0.5, lam=0.1, rtol=1e-10)
+    integral = integrate.cumulative_simpson(run["trace"], x=t, initial=0)
+    logdet = naive.flow_log_determinant(W0, mu, t, run["shift_integral"])
+    closure = 0.5 * (logdet / 2 - t * np.sum(mu)) + 0.1 * t
+    # Simpson's rule closes at every second point
+    assert_allclose(integral[::2], logdet[::2] / 2, rtol=0, atol=1e-6)
+    assert_allclose(run["shift_integral"][::2], closure[::2], rtol=0, atol=1e-6)
+
+
+def test_flow_kappa0_of_the_ode():
+    W0, mu, t = wave(5, 3, 0.5), np.array([0.9, 0.0, 0.4, 0.0, 0.3]), [0.3, 1.0, 3.0]
+    for lam in (0.0, 0.3):
+        W, _ = naive.flow_ode(W0, mu, t, kappa=0.0, lam=lam)
+        assert_allclose(W @ W.transpose(0, 2, 1), naive.flow_kappa0(W0, mu, t, lam), atol=1e-10)
+
+
+def test_orthonormal_network_of_random_frames():
+    """Section 2.5: only the principal angles of the two frames matter."""
+    rng = np.random.default_rng(21)
+    t, options = [0.4, 2.0, 7.0], {"kappa": 0.5, "lam": 0.1}
+    for d, m, m_star in ((9, 3, 5), (9, 4, 2), (8, 6, 5)):
+        student, teacher = haar_frame(rng, d, m), haar_frame(rng, d, m_star)
+        basis = np.linalg.svd(teacher)[0]
+        mu = padded(np.ones(m_star), d)
+        run = naive.flow_trajectory(math.sqrt(0.7) * basis.T @ student, mu, t, **options)
+        c = np.linalg.svd(teacher.T @ student, compute_uv=False) ** 2
+        c = padded(np.where(c > 1 - 1e-12, 1.0, c), m)
+        small = naive.orthonormal_flow(c, t, teacher_width=m_star, scale=0.7, **options)
+        for field, value in run.items():
+            assert_allclose(small[field], value, rtol=1e-9, atol=1e-11)
+
+
+def test_signed_flow_decouples():
+    """Section 1.5 at kappa = 0: blocks with W+^T W- = 0 follow S* and -S* on their own."""
+    mu, t = np.array([1.0, 0.4, -0.7, -0.2]), [0.5, 2.0]
+    frame = linalg.qr(wave(4, 4, 1.0))[0]
+    plus, minus = frame[:, :2], 0.5 * frame[:, 2:]
+    grown = naive.signed_flow(plus, minus, mu, t, kappa=0.0)
+    for W, W0, teacher in zip(grown, (plus, minus), (mu, -mu), strict=True):
+        S = W @ W.transpose(0, 2, 1)
+        assert_allclose(S, naive.flow_kappa0(W0, teacher, t), rtol=0, atol=1e-11)
+
+
+def test_flow_descend():
+    """k steps of size lr are the time 4 lr k, up to an error that halves with lr."""
+    W0, mu, weights = wave(4, 3, 0.5), np.array([1.0, 0.5, 0.0, 0.0]), {"kappa": 0.5, "lam": 0.1}
+    exact, _ = naive.flow_ode(W0, mu, [0.8, 2.4], **weights)
+    coarse, fine = (
+        naive.flow_descend(W0, mu, [n, 3 * n], lr=0.2 / n, **weights) - exact for n in (400, 800)
+    )
+    assert np.max(np.abs(coarse)) < 1e-3
+    assert_allclose(np.linalg.norm(coarse) / np.linalg.norm(fine), 2.0, rtol=0.01)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.5])
+def test_flow_polynomial_law(kappa):
+    """Section 3.4 with more students than needed, at a time of a stiff integration."""
+    mu, tau = np.array([1.0, 0.6, 0.0, 0.0]), 1e5
+    run = naive.flow_trajectory(wave(4, 3, 0.5), mu, [tau], kappa=kappa, method="Radau", rtol=1e-8)
+    constant = naive.flow_asymptotics(mu, 3, kappa=kappa)["constant"]
+    assert_allclose(run["loss"][0] * tau**2, constant, rtol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("mu", "m", "lam", "t"),
+    [
+        ([1.0, 0.7, 0.5], 4, 0.0, [12.0, 13.0]),
+        ([1.0, 0.5, 0.0], 2, 0.0, [20.0, 22.0]),
+        ([1.4, 1.0, 0.5], 1, 0.0, [20.0, 22.0]),
+        ([1.0, 1.0, 1.0, 0.0], 2, 0.0, [12.0, 13.0]),
+        ([1.5, 1.0, 0.5, 0.0], 4, 1.0, [30.0, 34.0]),
+        ([1.5, 1.0, 0.4, 0.0], 4, 0.2, [50.0, 54.0]),
+    ],
+)
+def test_flow_exponential_rate(mu, m, lam, t):
+    """Section 3.4 for kappa = 1/2, where the trace stiffens the modes inside the teacher's span."""
+    mu = np.array(mu)
+    law = naive.flow_asymptotics(mu, m, lam=lam)
+    run = naive.flow_trajectory(wave(len(mu), m, 0.7), mu, t, lam=lam)
+    excess = np.abs(run["loss"] - law["residual"])
+    rate = -np.diff(np.log(excess)) / np.diff(t)
+    assert_allclose(rate, law["rate"], rtol=0.02)
+
+
+def test_flow_minimum():
+    """The soft threshold of section 3.4, and the truncated teacher of 3.3."""
+    mu = np.array([0.4, 1.5, 0.0, 1.0])
+    s, W = naive.flow_minimum(mu, 4, kappa=0.5, lam=0.6)
+    assert_allclose(s, 0.24, rtol=1e-13)
+    assert_allclose(np.sum(W**2, axis=1), [0.16, 1.26, 0.0, 0.76], rtol=1e-13, atol=1e-15)
+    run = naive.flow_trajectory(wave(4, 4, 0.5), mu, [80.0], kappa=0.5, lam=0.6)
+    assert_allclose(run["shift"], s, rtol=1e-9)
+    s, W = naive.flow_minimum(np.ones(5), 2, kappa=0.5)
+    assert_allclose(naive.flow_loss(W, np.ones(5), kappa=0.5), 3 + 0.5 * 9 / 2, rtol=1e-13)
+
+
+def test_flow_escape_time():
+    """Section 3.5: half a logarithm of 1/cos^2."""
+    times = [
+        naive.flow_escape_time([c, c], teacher_width=2, scale=0.5, level=0.3)
+        for c in (1e-5, 1e-6, 1e-7)
+    ]
+    assert_allclose(np.diff(times), math.log(10) / 2, rtol=1e-3)
+
+
+def test_jacobi_law_of_random_frames():
+    rng = np.random.default_rng(22)
+    d, sizes = 400, (0.3, 0.5)
+    student, teacher = (haar_frame(rng, d, round(size * d)) for size in sizes)
+    c = np.linalg.svd(teacher.T @ student, compute_uv=False) ** 2
+    for f in (lambda x: x, lambda x: x**2, lambda x: math.log1p(20 * x)):
+        assert_allclose(np.mean([f(x) for x in c]), naive.jacobi_mean(f, *sizes), rtol=0.02)
+
+
+@pytest.mark.parametrize("ratio", [0.4, 1.0, 3.0])
+def test_marchenko_pastur(ratio):
+    nodes, weights = naive.marchenko_pastur_nodes(ratio, 0.7)
+    moments = [1.0, 0.7, 0.49 * (1 + 1 / ratio)]
+    assert_allclose([nodes**k @ weights for k in range(3)], moments, rtol=1e-12)
+    mass, _ = integrate.quad(
+        lambda root: 2 * root * naive.marchenko_pastur_density(root**2, ratio, 0.7),
+        *np.sqrt(naive.marchenko_pastur_edges(ratio, 0.7)),
+    )
+    assert_allclose(mass, min(1, ratio), rtol=1e-7)
+    rng, d = np.random.default_rng(23), 300
+    G = rng.standard_normal((d, round(ratio * d)))
+    sample = np.linalg.slogdet(np.eye(d) + 5 * 0.7 / G.shape[1] * G @ G.T)[1] / d
+    assert_allclose(np.log1p(5 * nodes) @ weights, sample, rtol=0.02)
+
+
+@pytest.mark.parametrize("excess", [1.0, 2.0])
+def test_invariant_limit_of_projectors(excess):
+    """Section 4.3 is section 4.1 there; a surplus of the initial trace goes at once."""
+    gamma, gamma_star, t = 0.5, 0.3, [0.5, 2.0, 5.0]
+    student = naive.projector_law(gamma, excess * gamma_star / gamma)
+    run = naive.invariant_limit(student, naive.projector_law(gamma_star), t)
+    expected = naive.orthonormal_limit(gamma, gamma_star, t)
+    for field in ("distance2", "overlap", "trace", "shift"):
+        assert_allclose(run[field], expected[field], rtol=1e-7)
+    shed = run["shift_integral"] - expected["shift_integral"]
+    assert_allclose(shed, math.log(excess) / 2, atol=1e-8)
+
+
+def test_invariant_limit_with_finite_trace_weight():
+    gamma, gamma_star, t = 0.4, 0.5, [0.5, 2.0, 5.0]
+    options = {"trace_weight_d": 8.0, "ridge": 0.1}
+    student = naive.projector_law(gamma, 0.9)
+    run = naive.invariant_limit(student, naive.projector_law(gamma_star), t, **options)
+    c, weights = naive.jacobi_nodes(gamma, gamma_star)
+    expected = naive.angle_flow(
+        c, gamma * weights, gamma_star, t, scale=0.9, kappa=8.0, lam=0.1, rtol=1e-10
+    )
+    for field in ("loss", "distance2", "overlap", "trace", "shift", "shift_integral"):
+        assert_allclose(run[field], expected[field], rtol=1e-7)
+
+
+def test_invariant_limit_of_gaussian_networks():
+    """Section 4.3 at kappa d = 40 against four matrix flows at d = 80."""
+    rng, d, m, m_star, t = np.random.default_rng(24), 80, 40, 24, [0.3, 1.0, 3.0]
+    mu, runs = padded(np.ones(m_star), d), []
+    for _ in range(4):
+        W0 = math.sqrt(m_star / (m * d)) * rng.standard_normal((d, m))
+        runs.append(naive.flow_trajectory(W0, mu, t, kappa=0.5, rtol=1e-6))
+    law = naive.marchenko_pastur_nodes(0.5, 0.3)
+    limit = naive.invariant_limit(law, naive.projector_law(0.3), t, trace_weight_d=40.0)
+    for field, rtol in (("distance2", 0.04), ("overlap", 0.02), ("trace", 0.01), ("loss", 0.04)):
+        mean = np.mean([run[field] for run in runs], axis=0) / d
+        assert_allclose(mean, limit[field], rtol=rtol)
+
+
+def test_conic_projection():
+    """The distance to the polar cone against Dykstra's alternating projections."""
+    d, m_star = 5, 2
+    G = naive.goe(np.random.default_rng(25), d)
+    H, corrections = G, [np.zeros((d, d)), np.zeros((d, d))]
+
+    def traceless(H):
+        return H - np.trace(H) / d * np.eye(d)
+
+    def positive_tail(H):
+        H = H.copy()
+        values, vectors = np.linalg.eigh(H[m_star:, m_star:])
+        H[m_star:, m_star:] = (vectors * np.maximum(values, 0)) @ vectors.T
+        return H
+
+    for _ in range(300):
+        for k, project in enumerate((traceless, positive_tail)):
+            corrected = H + corrections[k]
+            H = project(corrected)
+            corrections[k] = corrected - H
+    assert_allclose(naive.conic_distance2(G, m_star), np.sum(H**2), rtol=1e-9)
+
+
+def test_recovery_samples_approach_their_limit():
+    mean, _ = naive.recovery_samples(np.random.default_rng(26), 120, 30, 10)
+    assert_allclose(mean / 120**2, naive.recovery_samples_limit(0.25), rtol=0.02)
+
+
+def test_teacher_is_unique():
+    """Section 5 at d = 3, m* = 1, n = 4: the signs of the kernel of X P* decide."""
+    rng, found = np.random.default_rng(27), []
+    for _ in range(100):
+        X = rng.standard_normal((4, 3))
+        y = linalg.null_space(X.T * X[:, 0])[:, 0]
+        found.append(naive.teacher_is_unique(X, 1))
+        assert found[-1] == (np.sum(y > 0) in (1, 3))
+    assert abs(np.mean(found) - 0.438) < 4 * math.sqrt(0.438 * 0.562 / 100)
+    for n, unique in ((6, False), (21, True)):
+        assert naive.teacher_is_unique(rng.standard_normal((n, 6)), 1) is unique
+
+
+def test_recovery_transition():
+    """Half of the draws are unique near the conic count, few well below and most well above."""
+    rng, d, m_star = np.random.default_rng(28), 8, 2
+    middle, _ = naive.recovery_samples(rng, d, m_star, 200)
+    shares = []
+    for n in (round(middle) - 5, round(middle) + 5):
+        draws = [naive.teacher_is_unique(rng.standard_normal((n, d)), m_star) for _ in range(12)]
+        assert None not in draws
+        shares.append(np.mean(draws))
+    assert shares[0] < 0.4 < 0.6 < shares[1]
+
+
+def test_sampled_loss():
+    """Its mean is the canonical loss at kappa = 1/2, and its gradient is its derivative."""
+    rng = np.random.default_rng(29)
+    W, D, mu = wave(4, 3, 0.6), rng.standard_normal((4, 3)), np.array([1.0, 0.5, 0.0, 0.2])
+    X = rng.standard_normal((20_000, 4))
+    terms = [naive.sampled_loss(W, mu, X[i : i + 1]) for i in range(len(X))]
+    assert abs(np.mean(terms) - naive.flow_loss(W, mu)) < 4 * stats.sem(terms)
+    slope = naive.sampled_loss(W + 1e-30j * D, mu, X[:50]).imag / 1e-30
+    assert_allclose(np.sum(naive.sampled_gradient(W, mu, X[:50]) * D), slope, rtol=1e-12)

@@ -1,6 +1,8 @@
 """The smallest possible room, for the tests of the machinery that all rooms share.
 
-M relaxes as dM/dt = -rate M from the teacher's value; the simulation adds noise.
+M relaxes as dM/dt = -rate M from the teacher's value; the simulation adds noise. Further down, what
+a room may also have: functions without a problem, and a simulation whose unit of work is a whole
+replica.
 """
 
 import math
@@ -127,6 +129,104 @@ def simulate(
         checkpoint=Checkpoint(checkpoint, identity),
     )
     return results.conclude(result, throw)
+
+
+# ---- without a problem, replica by replica ----
+
+
+@results.record
+class RelaxTrajectory(results.Trajectory):
+    time_label: ClassVar[str] = "t = seconds"
+    headline: ClassVar[str] = "squared_distance"
+
+    distance: results.FloatArray = results.array_field("time")
+    squared_distance: results.FloatArray = results.array_field("time")
+
+
+def heights(rates, seed, replicas):
+    """Starts of the replicas at each rate, (replicas, n); each depends on its own index only."""
+    word = _check.seed_word(_check.seed_sequence(seed))
+    draws = [np.random.Generator(np.random.Philox(key=word, counter=i)) for i in range(replicas)]
+    return np.array([draw.standard_normal(len(rates)) for draw in draws])
+
+
+def distance(heights, rates, t):
+    return np.linalg.norm(np.exp(-np.multiply.outer(t, rates)) * heights, axis=-1)
+
+
+def relax(heights, rates, t):
+    """Theory of a given start; at once, without slices."""
+    heights = _check.matrix("heights", heights, (1, None))
+    rates = _check.vector("rates", rates, heights.shape[1])
+    t = _check.times("t", t)
+    found = distance(heights, rates, t)
+    return RelaxTrajectory(
+        inputs={"heights": heights, "rates": rates},
+        method="exact",
+        status=results.Status.SUCCESS,
+        stats={"seconds": 0.0, "steps": len(t)},
+        origin=results.make_origin(),
+        t=t,
+        distance=found,
+        squared_distance=found**2,
+    )
+
+
+def relax_from_random(
+    rates, t, *, replicas=1, seed=0, threads=None, throw=True, progress=False, checkpoint=None
+):
+    rates = _check.vector("rates", rates)
+    t = _check.times("t", t)
+    replicas = _check.replicas(replicas)
+    sequence = _check.seed_sequence(seed)
+    threads = _check.threads(threads)
+    throw = _check.boolean("throw", throw)
+    _check.memory(8.0 * replicas * (len(t) + len(rates)), "the recorded distances", "replicas")
+    starts = heights(rates, sequence, replicas)
+    arrays = {"distance": np.full((replicas, len(t)), np.nan)}
+
+    def advance(done, budget):
+        for replica in range(done, done + budget):
+            arrays["distance"][replica] = distance(starts[replica], rates, t)
+        return budget
+
+    def build(status, stats):
+        found = arrays["distance"][: stats["steps"]]
+        return RelaxTrajectory(
+            inputs={"rates": rates},
+            method="exact",
+            status=status,
+            stats={**stats, "threads": threads},
+            origin=results.make_origin(sequence),
+            diverged=np.zeros(len(found), dtype=bool),
+            t=t,
+            distance=found,
+            squared_distance=found**2,
+        )
+
+    identity = fingerprint(None, t=t, rates=rates, replicas=replicas, seed=sequence)
+    result = drive(
+        replicas,
+        arrays,
+        advance,
+        build,
+        progress=progress,
+        label="toy",
+        checkpoint=Checkpoint(checkpoint, identity),
+    )
+    return results.conclude(result, throw)
+
+
+def half_life(rates):
+    """A point that holds nothing but numbers."""
+    rates = _check.vector("rates", rates)
+    return DecayPoint(
+        inputs={"rates": rates},
+        method="exact",
+        status=results.Status.SUCCESS,
+        origin=results.make_origin(),
+        risk=math.log(2) / rates.min(),
+    )
 
 
 # ---- claims ----
