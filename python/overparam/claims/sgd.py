@@ -4,9 +4,9 @@ All of arXiv 2604.03068, derived in ``docs/papers/sgd.md``, whose section a clai
 claim says otherwise the second layers are 1/p and 1/p*, the teacher is orthonormal (P = I), and
 widths are compared at equal eta = lr/p, on which, with sigma = 1/p*, the rates depend.
 
-Pass rules. A statistical check allows `_limit` standard errors: the two-sided Gaussian or Student
-bound that chance exceeds once in 10^4 runs of the check, Bonferroni-corrected where it is the
-largest of several. What is added for finite size or finite time is the order of the first term
+Pass rules. A statistical check allows `error_limit` standard errors: the two-sided Gaussian or
+Student bound that chance exceeds once in 10^4 runs of the check, Bonferroni-corrected where it is
+the largest of several. What is added for finite size or finite time is the order of the first term
 that the theory leaves out, and is stated beside the check.
 """
 
@@ -19,55 +19,39 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from overparam import sgd
-from overparam._run import Progress, share
 from overparam.claims import Check, Claim
-from overparam.results import FloatArray, Status, Table
+from overparam.claims._shared import (
+    CHANCE,
+    Bench,
+    error_bars,
+    error_limit,
+    extrapolated,
+    finish,
+    hue,
+    line_fit,
+    mean_and_error,
+    mean_check,
+    table_of,
+    weighted_mean,
+    worst,
+    z_check,
+    z_score,
+)
+from overparam.results import FloatArray, Status
 from overparam.sgd import Overlaps, OverlapTrajectory, Problem
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from overparam.claims import Panel
-
-    Outcome = tuple[list[Check], Table, list[Panel]]
-
-CHANCE = 1e-4  # at which a true statement fails a statistical check
+    from overparam.claims._shared import Outcome
 
 
 # ---- shared --------------------------------------------------------------------------------------
 
 
-class _Bench:
-    """What a run of a claim was asked for, and its simulations.
-
-    Parameters
-    ----------
-    effort, seed, threads, progress
-        As a claim's function gets them.
-
-    Attributes
-    ----------
-    more : int
-        By how much there are more replicas than in a quick run.
-    jobs : int
-        Number of simulations that the claim will make, which share its progress equally.
-    """
-
-    def __init__(
-        self, *, effort: str, seed: np.random.SeedSequence, threads: int | None, progress: Progress
-    ) -> None:
-        self.more = 1 if effort == "quick" else 8
-        self.jobs = 1
-        self._seed, self._threads, self._progress = seed, threads, progress
-        self._done = 0
-
-    def seeds(self, count: int) -> list[np.random.SeedSequence]:
-        """Return seeds that were not used before."""
-        return self._seed.spawn(count)
-
-    def rng(self) -> np.random.Generator:
-        """Return a random number generator with a seed that was not used before."""
-        return np.random.default_rng(self.seeds(1)[0])
+class _Bench(Bench):
+    """What a run of a claim was asked for, and its simulations."""
 
     def simulate(
         self,
@@ -78,34 +62,7 @@ class _Bench:
         method: str = "chain",
     ) -> OverlapTrajectory:
         """Simulate with a seed of its own, as one of the claim's jobs."""
-        self._done += 1
-        return sgd.simulate(
-            problem,
-            start,
-            t,
-            method=method,
-            replicas=replicas,
-            seed=self.seeds(1)[0],
-            threads=self._threads,
-            progress=share(self._progress, self._done - 1, self.jobs),
-        )
-
-
-def _on_bench(function: Callable[[_Bench], Outcome]) -> Callable[..., Outcome]:
-    """Return a claim's function of the arguments that make its bench."""
-
-    def run(**options: Any) -> Outcome:
-        return function(_Bench(**options))
-
-    return run
-
-
-def _limit(count: int = 1, replicas: int | None = None) -> float:
-    """Return how many standard errors the largest of `count` deviations may have."""
-    from scipy.stats import norm, t
-
-    tail = 1.0 - CHANCE / (2.0 * count)
-    return float(norm.ppf(tail) if replicas is None else t.ppf(tail, replicas - 1))
+        return sgd.simulate(problem, start, t, method=method, replicas=replicas, **self.job())
 
 
 def _source(*sections: str) -> str:
@@ -177,91 +134,11 @@ def _alignment(first: FloatArray, second: FloatArray) -> FloatArray:
     return traces
 
 
-def _mean(values: FloatArray) -> tuple[float, float]:
-    """Return the mean over replicas and its standard error."""
-    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
-
-
 def _ratio(numerator: FloatArray, denominator: FloatArray) -> tuple[float, float]:
     """Return the ratio of two means over the same replicas and its standard error."""
     unit = float(np.mean(denominator))
     ratio = float(np.mean(numerator)) / unit
-    return ratio, _mean((numerator - ratio * denominator) / unit)[1]
-
-
-def _worst(values: Sequence[float] | FloatArray, target: float = 0.0) -> float:
-    """Return the value that is furthest from the target; NaN if there is one."""
-    array = np.asarray(values, dtype=np.float64).ravel()
-    return float(array[np.argmax(np.abs(array - target))])
-
-
-def _z(difference: float, sem: float, replicas: int, finite: float = 0.0) -> float:
-    """Return a deviation, beyond the finite-size allowance, in Gaussian standard deviations.
-
-    The standard error is one estimated from `replicas` runs: Student's tail probability is
-    converted into the Gaussian one.
-    """
-    from scipy.stats import norm, t
-
-    beyond = max(abs(difference) - finite, 0.0)
-    return float(-norm.ppf(t.sf(beyond / sem, replicas - 1)))
-
-
-def _mean_check(
-    quantity: str,
-    predicted: float,
-    measured: tuple[float, float],
-    finite: float = 0.0,
-    replicas: int | None = None,
-) -> Check:
-    """Check a value with its standard error; `finite` is the finite-size allowance."""
-    value, sem = measured
-    known = bool(np.isfinite(sem))
-    return Check(
-        quantity=quantity,
-        predicted=predicted,
-        measured=value if known else np.nan,
-        sem=sem,
-        tolerance=(_limit(1, replicas) * sem if known else 0.0) + finite,
-    )
-
-
-def _z_check(quantity: str, z: ArrayLike) -> Check:
-    """Check the largest of several deviations in standard errors."""
-    values = np.asarray(z, dtype=np.float64)
-    return Check(
-        quantity=f"{quantity}: largest |z| of {values.size}",
-        predicted=0.0,
-        measured=float(np.abs(values).max()),
-        tolerance=_limit(values.size),
-        side="below",
-    )
-
-
-def _weighted(measured: Sequence[tuple[float, float]] | FloatArray) -> tuple[float, float]:
-    """Return the weighted mean of values with standard errors, and its own."""
-    values, sems = np.array(measured).T
-    return float(np.average(values, weights=sems**-2)), float((sems**-2).sum() ** -0.5)
-
-
-def _line_fit(x: ArrayLike, y: ArrayLike, sem: ArrayLike) -> tuple[float, float]:
-    """Return the slope of a weighted straight-line fit and its standard error."""
-    weights = 1.0 / np.asarray(sem, dtype=np.float64) ** 2
-    x_, y_ = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    centred = x_ - np.average(x_, weights=weights)
-    spread = float((weights * centred**2).sum())
-    return float((weights * centred * y_).sum()) / spread, spread**-0.5
-
-
-def _extrapolated(
-    small: tuple[float, float], large: tuple[float, float], ratio: float
-) -> tuple[float, float]:
-    """Return value and standard error at N = inf from those at N and at `ratio` times N.
-
-    What remains is of order 1/N^2.
-    """
-    value = (ratio * large[0] - small[0]) / (ratio - 1.0)
-    return value, float(np.hypot(ratio * large[1], small[1])) / (ratio - 1.0)
+    return ratio, mean_and_error((numerator - ratio * denominator) / unit)[1]
 
 
 def _crossing(t: FloatArray, curves: FloatArray, level: float) -> FloatArray:
@@ -275,32 +152,9 @@ def _crossing(t: FloatArray, curves: FloatArray, level: float) -> FloatArray:
     return times
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    return Table({name: [row[name] for row in rows] for name in rows[0]})
-
-
-def _finish(ax: Axes, xlabel: str, ylabel: str, *, legend: bool = True, **scales: Any) -> None:
-    ax.set(xlabel=xlabel, ylabel=ylabel, **scales)
-    ax.grid(visible=True, alpha=0.3, linewidth=0.6)
-    ax.spines[["top", "right"]].set_visible(False)
-    if legend:
-        ax.legend(frameon=False, fontsize="small")
-
-
-def _points(
-    ax: Axes, x: ArrayLike, y: ArrayLike, sem: ArrayLike | None, colour: str, **style: Any
-) -> None:
-    defaults: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2, "linestyle": ""}
-    ax.errorbar(x, y, sem, color=colour, **{**defaults, **style})
-
-
 def _power(N: int) -> str:
     """Return a power of ten as text."""
     return "10" + "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(round(np.log10(N))))
-
-
-def _colour(index: int) -> str:
-    return f"C{index}"
 
 
 _WIDTH_COLOURS = {1: "C3", 2: "C0", 4: "C1", 8: "C2", 16: "C4"}
@@ -343,12 +197,12 @@ def _ode(bench: _Bench) -> Outcome:
         for dim, replicas in sizes.items():
             sampled = bench.simulate(problem.replace(dim=dim), start, t, replicas)
             deviations = _deviations(theory, sampled)
-            value, error = _mean(dim * (deviations[:, -1] ** 2).sum(axis=-1))
+            value, error = mean_and_error(dim * (deviations[:, -1] ** 2).sum(axis=-1))
             scaled.append(value)
             errors.append(error)
             # Sum of squares of the deviations at 1/N; what comes next is relatively n/N.
             finite = expected * (width + teacher_width) / dim
-            ratios.append(_z(value - expected, error, replicas, finite))
+            ratios.append(z_score(value - expected, error, replicas, finite))
             rows.append(
                 {
                     "p": width,
@@ -363,7 +217,7 @@ def _ode(bench: _Bench) -> Outcome:
         variances = np.diagonal(covariance, axis1=1, axis2=2) / (dim * replicas)
         z_of_means.append((deviations.mean(axis=0) / np.sqrt(variances)).ravel())
         relative = np.divide(errors, scaled)
-        slopes.append(_line_fit(np.log([*sizes]), np.log(scaled) - np.log([*sizes]), relative))
+        slopes.append(line_fit(np.log([*sizes]), np.log(scaled) - np.log([*sizes]), relative))
         curve = bench.simulate(problem.replace(dim=10**4), start, long, 64 * more)
         fine = np.linspace(0.0, 20.0, 101)
         curves.append((sgd.ode(problem, start, fine), curve))
@@ -373,25 +227,27 @@ def _ode(bench: _Bench) -> Outcome:
     start, end = _isotropic(problem, 0.8, 0.5), np.array([8.0])
     target = sgd.ode(problem, start, end).risk[0]
     biases = [
-        _mean(bench.simulate(problem.replace(dim=dim), start, end, replicas).risk[:, 0] - target)
+        mean_and_error(
+            bench.simulate(problem.replace(dim=dim), start, end, replicas).risk[:, 0] - target
+        )
         for dim, replicas in bias_sizes.items()
     ]
     bias, bias_sem = np.array(biases).T
     log_sizes = np.log([*bias_sizes])
-    slope = _line_fit(log_sizes, np.log(np.abs(bias)), bias_sem / np.abs(bias))
+    slope = line_fit(log_sizes, np.log(np.abs(bias)), bias_sem / np.abs(bias))
     # The next order is relatively n/N, which tilts the fits by at most this.
     tilt = sum(bias_pair) / min(bias_sizes) / (log_sizes[-1] - log_sizes[0])
     steepest = max(map(sum, pairs)) / min(sizes) / np.log(max(sizes) / min(sizes))
     checks = [
-        _mean_check("slope of log |mean risk - ODE| against log N", -1.0, slope, tilt),
-        _z_check("means of all overlaps at N = 10^6", np.concatenate(z_of_means)),
-        _mean_check(
+        mean_check("slope of log |mean risk - ODE| against log N", -1.0, slope, tilt),
+        z_check("means of all overlaps at N = 10^6", np.concatenate(z_of_means)),
+        mean_check(
             "slope of log mean-square deviation against log N, 10^3..10^6",
             -1.0,
-            _weighted(slopes),
+            weighted_mean(slopes),
             steepest,
         ),
-        _z_check("N x mean-square deviation against the linear-noise theory", ratios),
+        z_check("N x mean-square deviation against the linear-noise theory", ratios),
     ]
     for dim, value, error in zip(bias_sizes, bias, bias_sem, strict=True):
         rows.append(
@@ -407,17 +263,15 @@ def _ode(bench: _Bench) -> Outcome:
             | {"N x mean deviation of R": dim * value, "its sem": dim * error}
         )
     blank = {"N x mean deviation of R": np.nan, "its sem": np.nan}
-    table = _table([blank | row for row in rows])
+    table = table_of([blank | row for row in rows])
 
     def risks(ax: Axes) -> None:
         for i, ((width, teacher_width), (theory, sampled)) in enumerate(
             zip(pairs, curves, strict=True)
         ):
-            ax.plot(
-                theory.t, theory.risk, color=_colour(i), label=f"p = {width}, p* = {teacher_width}"
-            )
-            _points(ax, sampled.t, sampled.mean().risk, sampled.sem().risk, _colour(i))
-        _finish(ax, "t = steps / N", "risk R", title="ODE (lines), SGD at N = 10⁴ (points)")
+            ax.plot(theory.t, theory.risk, color=hue(i), label=f"p = {width}, p* = {teacher_width}")
+            error_bars(ax, sampled.t, sampled.mean().risk, sampled.sem().risk, hue(i))
+        finish(ax, "t = steps / N", "risk R", title="ODE (lines), SGD at N = 10⁴ (points)")
 
     def spreads(ax: Axes) -> None:
         N = np.array([*sizes])
@@ -426,20 +280,20 @@ def _ode(bench: _Bench) -> Outcome:
             value, error = (
                 np.array([row[key] for row in block]) for key in ("N x mean square", "sem")
             )
-            ax.plot(N, block[0]["theory"] / N, color=_colour(i), linewidth=1)
+            ax.plot(N, block[0]["theory"] / N, color=hue(i), linewidth=1)
             label = f"p = {width}, p* = {teacher_width}"
-            _points(ax, N, value / N, error / N, _colour(i), label=label)
+            error_bars(ax, N, value / N, error / N, hue(i), label=label)
         ylabel = "mean square of (M, Q) − ODE"
         title = "one run: linear-noise theory (lines)"
-        _finish(ax, "N", ylabel, xscale="log", yscale="log", title=title)
+        finish(ax, "N", ylabel, xscale="log", yscale="log", title=title)
 
     def mean(ax: Axes) -> None:
         N = np.array([*bias_sizes])
         centre = np.average(N * np.abs(bias), weights=1.0 / (N * bias_sem) ** 2)
         ax.plot(N, centre / N, color="0.4", label="slope −1")
-        _points(ax, N, np.abs(bias), bias_sem, _colour(2), label="p = 4, p* = 2, t = 8")
+        error_bars(ax, N, np.abs(bias), bias_sem, hue(2), label="p = 4, p* = 2, t = 8")
         title = f"mean of {min(bias_sizes.values())} runs and more"
-        _finish(ax, "N", "|mean R − ODE|", xscale="log", yscale="log", title=title)
+        finish(ax, "N", "|mean R − ODE|", xscale="log", yscale="log", title=title)
 
     return checks, table, [risks, spreads, mean]
 
@@ -548,7 +402,7 @@ def _exact_law(bench: _Bench) -> Outcome:
             sem=spread,
             # The tests are correlated; random relabelling gives the spread of the fraction, whose
             # distribution is skewed: the Gaussian bound, and half as much again.
-            tolerance=1.5 * _limit() * spread,
+            tolerance=1.5 * error_limit() * spread,
             side="below",
         ),
         Check(
@@ -564,22 +418,22 @@ def _exact_law(bench: _Bench) -> Outcome:
         for i, name in enumerate(("plain", "label noise, batch 4", "spherical")):
             chain, direct = risks[[*cases].index(name)]
             grid = (np.arange(replicas) + 0.5) / replicas
-            ax.plot(np.sort(direct), grid, color=_colour(i), linewidth=4, alpha=0.35)
-            ax.plot(np.sort(chain), grid, color=_colour(i), linewidth=1, label=name)
+            ax.plot(np.sort(direct), grid, color=hue(i), linewidth=4, alpha=0.35)
+            ax.plot(np.sort(chain), grid, color=hue(i), linewidth=1, label=name)
         title = "N = 50: chain (thin), direct SGD (thick)"
         ylabel = "distribution function at t = 4"
         high = max(np.quantile(risks[i][0], 0.995) for i in range(3))
-        _finish(ax, "risk R", ylabel, title=title, xlim=(0.0, high))
+        finish(ax, "risk R", ylabel, title=title, xlim=(0.0, high))
 
     def quantiles(ax: Axes) -> None:
         grid = (np.arange(count) + 0.5) / count
         ax.plot([0.5 / count, 1.0], [0.5 / count, 1.0], color="0.4", label="uniform")
-        ax.plot(grid, p_values, ".", markersize=3, color=_colour(0), label=f"{count} KS tests")
-        ax.axhline(CHANCE / count, color=_colour(3), linestyle="--", label="Bonferroni bound")
+        ax.plot(grid, p_values, ".", markersize=3, color=hue(0), label=f"{count} KS tests")
+        ax.axhline(CHANCE / count, color=hue(3), linestyle="--", label="Bonferroni bound")
         ylabel = "p-value, chain against direct"
-        _finish(ax, "expected quantile", ylabel, xscale="log", yscale="log")
+        finish(ax, "expected quantile", ylabel, xscale="log", yscale="log")
 
-    return checks, _table(rows), [distributions, quantiles]
+    return checks, table_of(rows), [distributions, quantiles]
 
 
 # ---- escape from the plateau ---------------------------------------------------------------------
@@ -647,8 +501,8 @@ def _escape_of_flow(
         lifted = fallen.mean(axis=0) * dim * np.exp(-growth * t) / share_of_mean
         compensated.append((width, t, lifted))
         prefactors.append(float(lifted[(early + late) // 2]) * (width + 2) / (2 * width))
-        value, sem = _mean(_squared_overlap(_starts(problem, seeds)) * dim)
-        seeded.append(_z(value - width * teacher_width, sem, len(seeds)))
+        value, sem = mean_and_error(_squared_overlap(_starts(problem, seeds)) * dim)
+        seeded.append(z_score(value - width * teacher_width, sem, len(seeds)))
     # At the smallest N the start is not small: |C0|^2 = p p*/N shifts the time by that times a few,
     # over the range of ln N.
     tilt = 4.0 * max(widths) * teacher_width / sizes[0] / np.log(sizes[-1] / sizes[0])
@@ -656,28 +510,28 @@ def _escape_of_flow(
         Check(
             quantity="gradient flow, N = 10^3..10^9: slope of escape time x 8 eta / p*, worst p",
             predicted=1.0,
-            measured=_worst(slopes, 1.0),
+            measured=worst(slopes, 1.0),
             tolerance=tilt,
         ),
         Check(
             quantity="ODE with lr^2 term, N = 10^3..10^9: slope of escape time x 2 r, worst p",
             predicted=1.0,
-            measured=_worst(noisy_slopes, 1.0),
+            measured=worst(noisy_slopes, 1.0),
             tolerance=tilt,
         ),
         Check(
             quantity="gradient flow: rate of the drop / (8 eta sigma), worst p",
             predicted=1.0,
-            measured=_worst(rates, 1.0),
+            measured=worst(rates, 1.0),
             tolerance=0.01,  # measured until the drop is 10^-3; its square is left out
         ),
         Check(
             quantity="gradient flow: prefactor of the drop / (2p/(p+2))/N, worst p",
             predicted=1.0,
-            measured=_worst(prefactors, 1.0),
+            measured=worst(prefactors, 1.0),
             tolerance=0.01,  # measured at a drop of about 10^-4
         ),
-        _z_check("random starts: N |C0|^2 against p p*", seeded),
+        z_check("random starts: N |C0|^2 against p p*", seeded),
     ]
     return _FlowEscape(checks, rows, compensated)
 
@@ -754,14 +608,14 @@ def _escape(bench: _Bench) -> Outcome:
             level = (1.0 - drop) * float(rest.risk)
             measured = _crossing(t, sampled.risk, level)
             expected = _crossing(t, theory.reshape(-1, len(t)), level).reshape(replicas, draws)
-            value, error = _mean(measured)
-            difference, sem = _mean(measured - expected.mean(axis=1))
+            value, error = mean_and_error(measured)
+            difference, sem = mean_and_error(measured - expected.mean(axis=1))
             late.append(difference)
             late_sem.append(sem)
             # Left out by the theory: terms of relative order p p*/N in |M|^2, each of them a
             # shift by ln(1 + ...)/(2 r); a handful of them.
             finite = 4.0 * width * teacher_width / dim / (2.0 * rate)
-            z.append(_z(difference, sem, replicas, finite))
+            z.append(z_score(difference, sem, replicas, finite))
             rows[width, dim] = {
                 "runs": replicas,
                 "simulated": value,
@@ -774,16 +628,16 @@ def _escape(bench: _Bench) -> Outcome:
             }
             if dim == shown:
                 curves[width] = (sampled, theory.mean(axis=(0, 1)))
-        slope, sem = _line_fit(np.log([*sizes]), late, late_sem)
+        slope, sem = line_fit(np.log([*sizes]), late, late_sem)
         slopes.append((1.0 + 2.0 * rate * slope, 2.0 * rate * sem))
     flow = _escape_of_flow(eta, teacher_width, drop, seeds)
     # The finite-size allowance of the escape times, at one end of the line.
     tilt = 4.0 * max(widths) * teacher_width / min(sizes) / np.log(max(sizes) / min(sizes))
     checks = [
-        _mean_check(
-            "simulated escape time against ln N: slope / theory", 1.0, _weighted(slopes), tilt
+        mean_check(
+            "simulated escape time against ln N: slope / theory", 1.0, weighted_mean(slopes), tilt
         ),
-        _z_check("simulated escape times against the ODE", z),
+        z_check("simulated escape times against the ODE", z),
         *flow.checks,
     ]
 
@@ -794,12 +648,12 @@ def _escape(bench: _Bench) -> Outcome:
             mean, sem = sampled.mean().risk[::6], sampled.sem().risk[::6]
             ax.axhline(1.0 / (width + 2) + 1.0 / teacher_width, color=colour, **_PLATEAU)
             ax.plot(sampled.t, theory, color=colour, label=f"p = {width}")
-            _points(ax, sampled.t[::6], mean, sem, colour)
+            error_bars(ax, sampled.t[::6], mean, sem, colour)
         ax.plot([], [], color="0.3", label="ODE, random starts")
-        _points(ax, [], [], None, "0.3", label=f"SGD, mean of {sizes[shown]} runs")
+        error_bars(ax, [], [], None, "0.3", label=f"SGD, mean of {sizes[shown]} runs")
         ax.plot([], [], color="0.3", **_PLATEAU, label="plateau")
         title = f"p* = {teacher_width}, η = {eta}, N = {_power(shown)}"
-        _finish(ax, "t = steps / N", "risk R", title=title, ylim=(-0.02, 1.05))
+        finish(ax, "t = steps / N", "risk R", title=title, ylim=(-0.02, 1.05))
 
     def prefactors(ax: Axes) -> None:
         for width, t, lifted in flow.compensated:
@@ -809,7 +663,7 @@ def _escape(bench: _Bench) -> Outcome:
         ax.plot([], [], color="0.3", **_PLATEAU, label="2p/(p+2)")
         ylabel = r"$N\,(R_{\rm plateau}-R)\;e^{-8\eta t/p^*}$"
         title = "gradient flow, random starts, N = 10⁹"
-        _finish(ax, "t", ylabel, title=title, legend=False, ylim=(0.0, 2.6))
+        finish(ax, "t", ylabel, title=title, legend=False, ylim=(0.0, 2.6))
         ax.legend(frameon=False, fontsize="small", loc="upper center", ncols=3)
 
     def times(ax: Axes) -> None:
@@ -817,19 +671,19 @@ def _escape(bench: _Bench) -> Outcome:
             colour = _WIDTH_COLOURS[width]
             N, formula, reached = _column(flow.rows, width, "formula", "gradient flow")
             ax.plot(N, formula, color=colour, linewidth=1)
-            _points(ax, N, reached, None, colour, markerfacecolor="none")
+            error_bars(ax, N, reached, None, colour, markerfacecolor="none")
             N, theory = _column(flow.rows, width, "ODE with seeds")
             ax.plot(N, theory, color=colour, linewidth=1, linestyle="--")
             N, value, sem = _column(rows, width, "simulated", "sem")
-            _points(ax, N, value, sem, colour, label=f"p = {width}")
+            error_bars(ax, N, value, sem, colour, label=f"p = {width}")
         ax.plot([], [], color="0.3", linewidth=1, label="formula, slope p*/(8η)")
-        _points(ax, [], [], None, "0.3", markerfacecolor="none", label="gradient flow")
+        error_bars(ax, [], [], None, "0.3", markerfacecolor="none", label="gradient flow")
         ax.plot([], [], color="0.3", linewidth=1, linestyle="--", label="ODE with SGD noise")
-        _points(ax, [], [], None, "0.3", label="SGD")
-        _finish(ax, "N", "time of a 10 % drop", xscale="log", title="escape time")
+        error_bars(ax, [], [], None, "0.3", label="SGD")
+        finish(ax, "N", "time of a 10 % drop", xscale="log", title="escape time")
 
     missing = dict.fromkeys(rows[widths[0], shown], np.nan)
-    table = _table(
+    table = table_of(
         [
             {"p": width, "N": dim, **row, **rows.get((width, dim), missing)}
             for (width, dim), row in flow.rows.items()
@@ -875,17 +729,19 @@ def _simulated_growth(
     start = _isotropic(problem, q, np.sqrt(share_start * q))
     sampled = bench.simulate(problem, start, [t], replicas)
     diagonal = np.einsum("irr->i", sampled.M[:, 0, : problem.teacher_width]) / np.trace(start.M)
-    mean, sem = _mean(diagonal)
+    mean, sem = mean_and_error(diagonal)
     # The rate falls by a fraction of the order of |M|^2/(q rho), here of its last value.
     finite = rate * share_start * float(np.exp(2.0 * exponent))
     measured, error = float(np.log(mean)) / t, sem / mean / t
-    return _Growth(measured, error, _z(measured - rate, error, replicas, finite), finite / rate)
+    return _Growth(
+        measured, error, z_score(measured - rate, error, replicas, finite), finite / rate
+    )
 
 
 def _rate_check(quantity: str, growths: Sequence[_Growth], rates: Sequence[float]) -> Check:
     """Check the weighted mean of measured/predicted growth rates."""
     ratios = [(g.rate / rate, g.sem / rate) for g, rate in zip(growths, rates, strict=True)]
-    return _mean_check(quantity, 1.0, _weighted(ratios), growths[0].finite)
+    return mean_check(quantity, 1.0, weighted_mean(ratios), growths[0].finite)
 
 
 def _last_settling_rate(problem: Problem, P: ArrayLike, low: float, high: float) -> float:
@@ -942,13 +798,13 @@ def _plateau(bench: _Bench) -> Outcome:
             times = np.linspace(2.0, 6.0, 9) * 0.1 / eta
             flat = _isotropic(problem, s / problem.a[0])
             level = bench.simulate(problem, flat, times, replicas)
-            height, height_sem = _mean(level.risk.mean(axis=1))
+            height, height_sem = mean_and_error(level.risk.mean(axis=1))
             traces = np.einsum("itkk->i", level.Q) / len(times)
-            norm, norm_sem = _mean(problem.a[0] * traces / width)
+            norm, norm_sem = mean_and_error(problem.a[0] * traces / width)
             # Fluctuations, of variance 1/N, of (p + p*)^2 overlaps; those of s average out.
             n = width + teacher_width
-            z.append(_z(height - R, height_sem, replicas, R * n**2 / 10**5))
-            z.append(_z(norm - s, norm_sem, replicas, s * n / 10**5))
+            z.append(z_score(height - R, height_sem, replicas, R * n**2 / 10**5))
+            z.append(z_score(norm - s, norm_sem, replicas, s * n / 10**5))
             smaller = problem.replace(dim=10**4)
             growth = _simulated_growth(bench, smaller, s / problem.a[0], r, 8 * replicas)
             growths.append(growth)
@@ -970,24 +826,24 @@ def _plateau(bench: _Bench) -> Outcome:
             )
     checks = [
         _rate_check("simulated growth rate of M / theory with lr^2 term", growths, expected),
-        _z_check("simulated growth rates", [growth.z for growth in growths]),
-        _z_check("simulated risk and norm on the plateau", z),
+        z_check("simulated growth rates", [growth.z for growth in growths]),
+        z_check("simulated risk and norm on the plateau", z),
         Check(
             quantity="ODE: risk on the plateau / theory, worst case",
             predicted=1.0,
-            measured=_worst(heights, 1.0),
+            measured=worst(heights, 1.0),
             tolerance=1e-8,  # of the integrator
         ),
         Check(
             quantity="ODE: growth rates of M / theory, worst case",
             predicted=1.0,
-            measured=_worst(rates, 1.0),
+            measured=worst(rates, 1.0),
             tolerance=1e-6,  # of the integrator; |M|^2 is below 1e-12
         ),
         Check(
             quantity="ODE: largest lr with a plateau / theory, worst case",
             predicted=1.0,
-            measured=_worst(limits, 1.0),
+            measured=worst(limits, 1.0),
             tolerance=1e-3,  # the bottleneck just above is passed slowly
         ),
     ]
@@ -1008,9 +864,9 @@ def _plateau(bench: _Bench) -> Outcome:
                 block = [row for row in rows if row["p"] == width]
                 value, sem = (np.array([row[k] for row in block]) for k in (key, f"{key} sem"))
                 scale = reference(width, np.array(etas))
-                _points(ax, etas, value / scale, sem / scale, colour)
+                error_bars(ax, etas, value / scale, sem / scale, colour)
             title = "p* = 2: formula (lines), SGD (points)"
-            _finish(ax, "η = lr/p", ylabel, title=title)
+            finish(ax, "η = lr/p", ylabel, title=title)
 
         return draw
 
@@ -1022,7 +878,7 @@ def _plateau(bench: _Bench) -> Outcome:
         ),
         panel("rate", "escape rate r / (4ησ)", lambda _, eta: 4.0 * eta / teacher_width),
     ]
-    return checks, _table(rows), panels
+    return checks, table_of(rows), panels
 
 
 # ---- constrained norms ---------------------------------------------------------------------------
@@ -1098,20 +954,20 @@ def _constraint(bench: _Bench) -> Outcome:
         losses.append(float(np.median(sampled.risk)))
         if spherical:
             norms.append(float(np.abs(np.einsum("itkk->itk", sampled.Q) - 1.0).max()))
-    order = {name: _mean(np.cos(4.0 * angles)) for name, angles in ends.items()}
+    order = {name: mean_and_error(np.cos(4.0 * angles)) for name, angles in ends.items()}
     checks = [
         _rate_check("unit rows: simulated growth rate of M / theory", growths, expected),
-        _z_check("unit rows: simulated growth rates", [growth.z for growth in growths]),
+        z_check("unit rows: simulated growth rates", [growth.z for growth in growths]),
         Check(
             quantity="unit rows, ODE: growth rate of M / theory, worst case",
             predicted=1.0,
-            measured=_worst(rates, 1.0),
+            measured=worst(rates, 1.0),
             tolerance=1e-6,  # of the integrator
         ),
         Check(
             quantity="unit rows, ODE: growth at the critical lr, worst case",
             predicted=0.0,
-            measured=_worst(critical),
+            measured=worst(critical),
             tolerance=1e-6,  # of the integrator
         ),
         Check(
@@ -1129,7 +985,7 @@ def _constraint(bench: _Bench) -> Outcome:
             side="below",
         ),
         # Exact at every N: the start is rotation invariant.
-        _mean_check(
+        mean_check(
             "free, correlated teacher: mean of cos(4 angle) of O",
             0.0,
             order["free, correlated teacher"],
@@ -1164,22 +1020,22 @@ def _constraint(bench: _Bench) -> Outcome:
             block = [row for row in rows if row["p"] == width]
             unit = 2.0 * np.array(etas)
             rate, sem = (np.array([row[key] for row in block]) for key in ("rate", "sem"))
-            _points(ax, etas, rate / unit, sem / unit, colour)
+            error_bars(ax, etas, rate / unit, sem / unit, colour)
         ax.plot([], [], color="0.3", linestyle="--", label="free norms")
-        _points(ax, [], [], None, "0.3", label="SGD, N = 10⁴")
-        _finish(ax, "η = lr/p", "escape rate r / (4ησ)", title="p* = 2")
+        error_bars(ax, [], [], None, "0.3", label="SGD, N = 10⁴")
+        finish(ax, "η = lr/p", "escape rate r / (4ησ)", title="p* = 2")
 
     def angles(ax: Axes) -> None:
         for i, (name, found) in enumerate(ends.items()):
             folded = np.sort((np.degrees(found) + 45.0) % 90.0 - 45.0)
             grid = (np.arange(len(folded)) + 0.5) / len(folded)
-            ax.plot(folded, grid, color=_colour(i), label=name)
+            ax.plot(folded, grid, color=hue(i), label=name)
         title = "p = p* = 2: the solutions found"
         ylabel = "distribution function"
         ax.set(xticks=[-45, 0, 45], yticks=[0.0, 0.5, 1.0])
-        _finish(ax, "angle of O modulo 90°", ylabel, title=title, ylim=(0.0, 1.5))
+        finish(ax, "angle of O modulo 90°", ylabel, title=title, ylim=(0.0, 1.5))
 
-    return checks, _table(rows), [speeds, angles]
+    return checks, table_of(rows), [speeds, angles]
 
 
 # ---- manifold of solutions and the one that is selected ------------------------------------------
@@ -1221,10 +1077,10 @@ def _manifold(bench: _Bench) -> Outcome:
             slaved.append(_ratio(norm, tau * teacher_width / 2.0))
         # The start is rotation invariant, so O is uniform: pairs of runs are independent.
         overlap = teacher_width * _alignment(rotation[::2], rotation[1::2])
-        mean, mean_sem = _mean(overlap)
-        square, square_sem = _mean(overlap**2)
-        z.append(_z(mean, mean_sem, len(overlap)))
-        z.append(_z(square - teacher_width / width, square_sem, len(overlap)))
+        mean, mean_sem = mean_and_error(overlap)
+        square, square_sem = mean_and_error(overlap**2)
+        z.append(z_score(mean, mean_sem, len(overlap)))
+        z.append(z_score(square - teacher_width / width, square_sem, len(overlap)))
         rows.append(
             {
                 "p": width,
@@ -1242,8 +1098,8 @@ def _manifold(bench: _Bench) -> Outcome:
         )
     first = (rows[0]["mean square"], rows[0]["square's sem"])
     checks = [
-        _mean_check("p = p* = 2: mean square of tr O1^T O2 between two seeds", 1.0, first),
-        _z_check("mean and mean square of tr O1^T O2", z),
+        mean_check("p = p* = 2: mean square of tr O1^T O2 between two seeds", 1.0, first),
+        z_check("mean and mean square of tr O1^T O2", z),
         Check(
             quantity="p = p*: largest |O^T O - 1|",
             predicted=0.0,
@@ -1258,7 +1114,7 @@ def _manifold(bench: _Bench) -> Outcome:
             tolerance=1e-6,
             side="below",
         ),
-        _mean_check("p > p*: (O^T O - 1)/(tau/(2 sigma))", 1.0, slaved[0], lag),
+        mean_check("p > p*: (O^T O - 1)/(tau/(2 sigma))", 1.0, slaved[0], lag),
     ]
 
     def circle(ax: Axes) -> None:
@@ -1268,7 +1124,7 @@ def _manifold(bench: _Bench) -> Outcome:
             x, y = radius * rotation[chosen, 0, 0], radius * rotation[chosen, 1, 0]
             ax.plot(x, y, ".", markersize=4, label=label)
         title = f"p = p* = 2: {replicas} seeds"
-        _finish(ax, r"$O_{11}$", r"$O_{21}$", title=title, aspect="equal")
+        finish(ax, r"$O_{11}$", r"$O_{21}$", title=title, aspect="equal")
         ax.legend(frameon=False, fontsize="small", loc="center")
 
     def overlaps(ax: Axes) -> None:
@@ -1278,14 +1134,14 @@ def _manifold(bench: _Bench) -> Outcome:
             uniform = _polar(rng.standard_normal((2, 20_000, width, teacher_width)))
             grid = (np.arange(len(values)) + 0.5) / len(values)
             theory = np.quantile(_alignment(uniform[0], uniform[1]), grid)
-            ax.plot(theory, grid, color=_colour(i), linewidth=4, alpha=0.35)
+            ax.plot(theory, grid, color=hue(i), linewidth=4, alpha=0.35)
             label = f"p = {width}, p* = {teacher_width}"
-            ax.plot(values, grid, color=_colour(i), linewidth=1, label=label)
+            ax.plot(values, grid, color=hue(i), linewidth=1, label=label)
         title = "two seeds: SGD (thin), uniform law (thick)"
         xlabel = r"$\mathrm{tr}\,O_1^{\top}O_2\,/\,p^*$"
-        _finish(ax, xlabel, "distribution function", title=title)
+        finish(ax, xlabel, "distribution function", title=title)
 
-    return checks, _table(rows), [circle, overlaps]
+    return checks, table_of(rows), [circle, overlaps]
 
 
 def _missed(problem: Problem, M: FloatArray, size: float, Q: FloatArray) -> tuple[float, float]:
@@ -1340,11 +1196,11 @@ def _closest(bench: _Bench) -> Outcome:
         sampled = bench.simulate(problem, starts, [25.0 / (2.0 * lr)], replicas)
         initial = _polar(np.array([start.M for start in starts]))
         alignments.append(_alignment(_polar(sampled.M[:, 0]), initial))
-        mean, sem = _mean(alignments[-1])
+        mean, sem = mean_and_error(alignments[-1])
         measured.append((mean, sem))
         expected.append(float(law.mean()))
         # What the formula leaves out is of relative order p p*/N.
-        z.append(_z(mean - expected[-1], sem, replicas, 4.0 / dim))
+        z.append(z_score(mean - expected[-1], sem, replicas, 4.0 / dim))
         rows.append(
             {
                 "lr": lr,
@@ -1359,10 +1215,10 @@ def _closest(bench: _Bench) -> Outcome:
             }
         )
     checks = [
-        _mean_check(
+        mean_check(
             "finite lr = 0.16: mean tr(O^T polar(M0))/p*", expected[1], measured[1], 4.0 / dim
         ),
-        _z_check("finite lr: mean alignments", z),
+        z_check("finite lr: mean alignments", z),
         Check(
             quantity="gradient flow, Q0 = q I: largest |O - polar(M0)|",
             predicted=0.0,
@@ -1373,7 +1229,7 @@ def _closest(bench: _Bench) -> Outcome:
         Check(
             quantity="gradient flow, any Q0: exponent of the distance in |M0| / (2p*/(p+2)), worst",
             predicted=1.0,
-            measured=_worst(relative, 1.0),
+            measured=worst(relative, 1.0),
             tolerance=0.02,  # relative corrections of the order of the distance, 0.01 and less
         ),
     ]
@@ -1383,28 +1239,26 @@ def _closest(bench: _Bench) -> Outcome:
             values = np.median(general[width, teacher_width], axis=0)
             power = 2 * teacher_width / (width + 2)
             label = f"p = {width}, p* = {teacher_width}"
-            ax.plot(
-                sizes, values[0, 0] * (sizes / sizes[0]) ** power, color=_colour(i), linewidth=1
-            )
-            _points(ax, sizes, values[:, 0], None, _colour(i), label=label)
-            _points(ax, sizes, values[:, 1], None, _colour(i), marker="x")
+            ax.plot(sizes, values[0, 0] * (sizes / sizes[0]) ** power, color=hue(i), linewidth=1)
+            error_bars(ax, sizes, values[:, 0], None, hue(i), label=label)
+            error_bars(ax, sizes, values[:, 1], None, hue(i), marker="x")
         ax.plot([], [], color="0.3", linewidth=1, label=r"$|M_0|^{2p^*/(p+2)}$")
-        _points(ax, [], [], None, "0.3", marker="x", label=r"from polar$(M_0)$")
+        error_bars(ax, [], [], None, "0.3", marker="x", label=r"from polar$(M_0)$")
         title = r"gradient flow: distance from polar$(Q_0^{-1/2}M_0)$"
         scales = {"xscale": "log", "yscale": "log", "ylim": (1e-12, 3.0)}
-        _finish(ax, r"$|M_0|$", "distance of the solution", title=title, legend=False, **scales)
+        finish(ax, r"$|M_0|$", "distance of the solution", title=title, legend=False, **scales)
         ax.legend(frameon=False, fontsize="small", loc="lower right", ncols=2)
 
     def laws(ax: Axes) -> None:
         grid = (np.arange(replicas) + 0.5) / replicas
         for i, row in enumerate(rows):
             quantiles = np.quantile(predicted[i], grid)
-            ax.plot(quantiles, grid, color=_colour(i), linewidth=4, alpha=0.35)
+            ax.plot(quantiles, grid, color=hue(i), linewidth=4, alpha=0.35)
             label = f"lr = {row['lr']}"
-            ax.plot(np.sort(alignments[i]), grid, color=_colour(i), linewidth=1, label=label)
+            ax.plot(np.sort(alignments[i]), grid, color=hue(i), linewidth=1, label=label)
         title = "p = p* = 2: SGD (thin), theory (thick)"
         xlabel = r"$\mathrm{tr}\,O^{\top}\mathrm{polar}(M_0)\,/\,p^*$"
-        _finish(ax, xlabel, "distribution function", title=title)
+        finish(ax, xlabel, "distribution function", title=title)
 
     def means(ax: Axes) -> None:
         lrs = 0.28 * np.linspace(0.05, 1.0, 20) ** 2
@@ -1417,11 +1271,11 @@ def _closest(bench: _Bench) -> Outcome:
         ]
         ax.plot(lrs, curve, color="0.4", label="theory")
         value, sem = np.array(measured).T
-        _points(ax, rates, value, sem, _colour(0), label=f"SGD, N = {dim}, {replicas} runs")
+        error_bars(ax, rates, value, sem, hue(0), label=f"SGD, N = {dim}, {replicas} runs")
         title = "alignment with the closest solution"
-        _finish(ax, "lr", "mean alignment", title=title, ylim=(0.5, 1.0))
+        finish(ax, "lr", "mean alignment", title=title, ylim=(0.5, 1.0))
 
-    return checks, _table(rows), [scaling, laws, means]
+    return checks, table_of(rows), [scaling, laws, means]
 
 
 # ---- conserved quantity --------------------------------------------------------------------------
@@ -1496,7 +1350,7 @@ def _conserved(bench: _Bench) -> Outcome:
         simulated.append((eta, sampled, logs[0] - logs[0][0], np.array([mean - logs[0][0], sem])))
         # ln J fluctuates with a variance of 1/(N |M|^2), whose half is the bias of its mean.
         finite = 4.0 / (dim * 0.1**2)
-        z += [_z(mean[k] - logs[0][8 * k], sem[k], replicas, finite) for k in range(1, len(t))]
+        z += [z_score(mean[k] - logs[0][8 * k], sem[k], replicas, finite) for k in range(1, len(t))]
         rows += [
             {
                 "eta": eta,
@@ -1518,7 +1372,7 @@ def _conserved(bench: _Bench) -> Outcome:
         Check(
             quantity="lr^2 term on the plateau: drift of ln J / 2 (r - 4 eta sigma), worst eta",
             predicted=1.0,
-            measured=_worst(ratios, 1.0),
+            measured=worst(ratios, 1.0),
             tolerance=1e-5,
         ),
         Check(
@@ -1527,28 +1381,28 @@ def _conserved(bench: _Bench) -> Outcome:
             measured=order,
             tolerance=0.1,  # the next order is relatively eta R/sigma, at most 0.15
         ),
-        _z_check("simulated ln J against the ODE", z),
+        z_check("simulated ln J against the ODE", z),
     ]
 
     def constants(ax: Axes) -> None:
         for i, (name, (t, values, grown)) in enumerate(shown.items()):
-            ax.plot(t, values, color=_colour(i), label=f"tr J, {name}")
-            ax.plot(t, grown, color=_colour(i), linestyle="--", linewidth=1)
+            ax.plot(t, values, color=hue(i), label=f"tr J, {name}")
+            ax.plot(t, grown, color=hue(i), linestyle="--", linewidth=1)
         label = r"tr $M^{\top}(Q-MP^{-1}M^{\top})^{-1}M$"
         ax.plot([], [], color="0.3", linestyle="--", linewidth=1, label=label)
         title = "gradient flow, η = 0.1, start at N = 10⁴"
-        _finish(ax, "t", "overlap in units of the rest", title=title, yscale="log")
+        finish(ax, "t", "overlap in units of the rest", title=title, yscale="log")
 
     def drift(ax: Axes) -> None:
         for i, (eta, sampled, theory, (mean, sem)) in enumerate(simulated):
             fine = np.linspace(0.0, sampled.t[-1], len(theory))
-            ax.plot(eta * fine, theory, color=_colour(i), label=f"η = {eta:g}")
-            _points(ax, eta * sampled.t, mean, sem, _colour(i))
+            ax.plot(eta * fine, theory, color=hue(i), label=f"η = {eta:g}")
+            error_bars(ax, eta * sampled.t, mean, sem, hue(i))
         ax.axhline(0.0, color="0.4", linestyle="--", label="gradient flow")
         title = f"p = p* = 2: ODE (lines), SGD, N = {_power(dim)}"
-        _finish(ax, "η t", "ln tr J(t) / tr J(0)", title=title)
+        finish(ax, "η t", "ln tr J(t) / tr J(0)", title=title)
 
-    return checks, _table(rows), [constants, drift]
+    return checks, table_of(rows), [constants, drift]
 
 
 # ---- late times, label noise, stability ----------------------------------------------------------
@@ -1597,11 +1451,11 @@ def _late_time(bench: _Bench) -> Outcome:
     # Every moment of a step has a correction of relative order n/N (section 3.1).
     finite = (problem.width + problem.teacher_width) / dim
     z = [
-        _z(mean[k] - theory.risk[k], sem[k], replicas, finite * theory.risk[k])
+        z_score(mean[k] - theory.risk[k], sem[k], replicas, finite * theory.risk[k])
         for k in range(len(times))
     ]
     half = len(times) // 2
-    slope = _mean(
+    slope = mean_and_error(
         np.log(sampled.risk[:, -1] / sampled.risk[:, half]) / np.log(times[-1] / times[half])
     )
     slope_theory = float(
@@ -1611,17 +1465,17 @@ def _late_time(bench: _Bench) -> Outcome:
         Check(
             quantity="constant of R t^2 at t = 10^5..10^6 / theory, worst case",
             predicted=1.0,
-            measured=_worst(constants, 1.0),
+            measured=worst(constants, 1.0),
             tolerance=2e-3,  # of the integrator: the risk, 10^-11, has errors of 10^-14
         ),
         Check(
             quantity="slope of log R against log t, worst case",
             predicted=-2.0,
-            measured=_worst(slopes, -2.0),
+            measured=worst(slopes, -2.0),
             tolerance=0.02,  # 2 t0/t with the time t0 of the escape, a few hundred
         ),
-        _z_check(f"simulated risk at N = {dim} against the ODE", z),
-        _mean_check(
+        z_check(f"simulated risk at N = {dim} against the ODE", z),
+        mean_check(
             f"simulated slope of log R, t = {times[half]:.0f}..1000",
             slope_theory,
             slope,
@@ -1635,25 +1489,25 @@ def _late_time(bench: _Bench) -> Outcome:
             ax.plot(
                 t,
                 risk,
-                color=_colour(i),
+                color=hue(i),
                 label=f"p = {problem.width}, p* = {problem.teacher_width}",
             )
-            ax.plot(t[24:], predicted / t[24:] ** 2, color=_colour(i), linestyle=":", linewidth=1)
+            ax.plot(t[24:], predicted / t[24:] ** 2, color=hue(i), linestyle=":", linewidth=1)
         ax.plot([], [], color="0.3", linestyle=":", linewidth=1, label=r"constant / $t^2$")
         title = "ODE, η = 0.02"
-        _finish(ax, "t", "risk R", title=title, xscale="log", yscale="log")
+        finish(ax, "t", "risk R", title=title, xscale="log", yscale="log")
 
     def affordable(ax: Axes) -> None:
         scale = sgd.late_time_constant(problem)
-        ax.plot(times, theory.risk * times**2, color=_colour(1), label="ODE")
+        ax.plot(times, theory.risk * times**2, color=hue(1), label="ODE")
         square = times**2
         label = f"SGD, N = {dim}, {replicas} runs"
-        _points(ax, times, mean * square, sem * square, _colour(1), label=label)
+        error_bars(ax, times, mean * square, sem * square, hue(1), label=label)
         ax.axhline(scale, color="0.4", linestyle=":", label="constant")
         title = "p = 4, p* = 2, η = 0.1"
-        _finish(ax, "t", r"$R\,t^2$", title=title, xscale="log", ylim=(0.0, None))
+        finish(ax, "t", r"$R\,t^2$", title=title, xscale="log", ylim=(0.0, None))
 
-    return checks, _table(rows), [decay, affordable]
+    return checks, table_of(rows), [decay, affordable]
 
 
 def _settled(problem: Problem, P: FloatArray) -> OverlapTrajectory:
@@ -1705,14 +1559,14 @@ def _noise_floor(bench: _Bench) -> Outcome:
         levels = []
         for dim, replicas in sizes.items():
             sampled = bench.simulate(problem.replace(dim=dim), start, t, replicas)
-            levels.append(_mean(sampled.risk.mean(axis=1)))
+            levels.append(mean_and_error(sampled.risk.mean(axis=1)))
         small, large = sizes
-        value, sem = _extrapolated(levels[0], levels[1], large / small)
+        value, sem = extrapolated(levels[0], levels[1], large / small)
         measured.append((value / target, sem / target))
         # The moments of a step have corrections of order 6/N, which the misadjustment amplifies;
         # the square of that is what the extrapolation leaves.
         finite = target * (12.0 / (1.0 - misadjustment)) ** 2 / (small * large)
-        z.append(_z(value - target, sem, min(sizes.values()), finite))
+        z.append(z_score(value - target, sem, min(sizes.values()), finite))
         rows.append(
             {
                 "case": name,
@@ -1728,23 +1582,23 @@ def _noise_floor(bench: _Bench) -> Outcome:
             }
         )
     checks = [
-        _mean_check(
+        mean_check(
             "simulated floor, extrapolated to N = inf / theory, mean of all",
             1.0,
-            _weighted(measured),
+            weighted_mean(measured),
             (12.0 / 0.5) ** 2 / (min(sizes) * max(sizes)),  # see above
         ),
-        _z_check("simulated floors", z),
+        z_check("simulated floors", z),
         Check(
             quantity="ODE, p = p*: risk at late times / floor, worst case",
             predicted=1.0,
-            measured=_worst(exact, 1.0),
+            measured=worst(exact, 1.0),
             tolerance=1e-6,  # of the integrator
         ),
         Check(
             quantity="ODE, p > p*: risk at late times / floor for Delta -> 0, worst case",
             predicted=1.0,
-            measured=_worst(limits, 1.0),
+            measured=worst(limits, 1.0),
             tolerance=1e-4,  # of the order of Delta^2
         ),
     ]
@@ -1757,28 +1611,28 @@ def _noise_floor(bench: _Bench) -> Outcome:
             line = np.array([sgd.noise_floor(problem) for problem in problems]) / variance
             label = f"p = {width}, p* = {teacher_width}, Δ = {variance}"
             kept = line < 2.0
-            ax.plot(etas[kept], line[kept], style, color=_colour(i), label=label)
+            ax.plot(etas[kept], line[kept], style, color=hue(i), label=label)
             block = [
                 (row["eta"], row["N = inf"] / variance, row["sem"] / variance)
                 for row, (_, problem, _) in zip(rows, cases, strict=True)
                 if problem.width == width and problem.noise_var == variance and problem.batch == 1
             ]
             x, value, sem = np.array(block).T
-            _points(ax, x, value, sem, _colour(i))
+            error_bars(ax, x, value, sem, hue(i))
         title = "formula (lines), SGD at N → ∞ (points)"
-        _finish(ax, "η = lr/p", "risk at late times / Δ", title=title, yscale="log")
+        finish(ax, "η = lr/p", "risk at late times / Δ", title=title, yscale="log")
 
     def extrapolation(ax: Axes) -> None:
         for i, row in enumerate(rows):
             values = [row[name] / row["ODE"] for name in ("N = inf", "N = 2000", "N = 500")]
             label = f"{row['case']}, η = {row['eta']:.2g}"
-            ax.plot([0.0, 0.5, 2.0], values, ".-", color=_colour(i), linewidth=1, label=label)
-            _points(ax, [0.0], values[:1], [row["sem"] / row["ODE"]], _colour(i))
+            ax.plot([0.0, 0.5, 2.0], values, ".-", color=hue(i), linewidth=1, label=label)
+            error_bars(ax, [0.0], values[:1], [row["sem"] / row["ODE"]], hue(i))
         ax.axhline(1.0, **_PLATEAU, color="0.3")
         title = "extrapolation to N = ∞"
-        _finish(ax, "1000 / N", "simulated floor / ODE", title=title, ylim=(0.985, 1.11))
+        finish(ax, "1000 / N", "simulated floor / ODE", title=title, ylim=(0.985, 1.11))
 
-    return checks, _table(rows), [floors, extrapolation]
+    return checks, table_of(rows), [floors, extrapolation]
 
 
 def _stability(bench: _Bench) -> Outcome:
@@ -1822,19 +1676,19 @@ def _stability(bench: _Bench) -> Outcome:
             found = []
             for trial in trials:
                 sampled = bench.simulate(trial.replace(dim=dim), start, t, replicas)
-                found.append(_mean(growth(trial, sampled.risk)))
+                found.append(mean_and_error(growth(trial, sampled.risk)))
             (low, low_sem), (high, high_sem) = found
             sem = (factors[1] - factors[0]) / (high - low) ** 2
             sem *= float(np.hypot(high * low_sem, low * high_sem))
             crossings.append((_zero(factors, (low, high)), sem))
             points.append(found)
         small, large = sizes
-        value, sem = _extrapolated(crossings[0], crossings[1], large / small)
+        value, sem = extrapolated(crossings[0], crossings[1], large / small)
         measured.append((value, sem))
         simulated.append(points[1])
         # As for the noise floor, the square of the relative correction 12/N is left; and the rate
         # is not quite linear in lr, over 10 %, if the teacher is uneven.
-        z.append(_z(value - 1.0, sem, min(sizes.values()), 12.0**2 / (small * large) + 1e-3))
+        z.append(z_score(value - 1.0, sem, min(sizes.values()), 12.0**2 / (small * large) + 1e-3))
         rows.append(
             {
                 "case": name,
@@ -1847,17 +1701,17 @@ def _stability(bench: _Bench) -> Outcome:
             }
         )
     checks = [
-        _mean_check(
+        mean_check(
             "simulated largest stable lr, extrapolated to N = inf / theory, mean of all",
             1.0,
-            _weighted(measured),
+            weighted_mean(measured),
             12.0**2 / (min(sizes) * max(sizes)) + 1e-3,  # see above
         ),
-        _z_check("simulated largest stable lr", z),
+        z_check("simulated largest stable lr", z),
         Check(
             quantity="ODE: largest stable lr / theory, worst case",
             predicted=1.0,
-            measured=_worst(located, 1.0),
+            measured=worst(located, 1.0),
             tolerance=2e-4,  # of the linear interpolation over 2 %, and of the integrator
         ),
     ]
@@ -1867,23 +1721,23 @@ def _stability(bench: _Bench) -> Outcome:
             unit = 8.0 * problem.a[0] * problem.a_star[0]
             value, sem = np.array(points).T
             x = np.array(factors) + 0.003 * (i - 2)
-            _points(ax, x, value / unit, sem / unit, _colour(i), label=name)
+            error_bars(ax, x, value / unit, sem / unit, hue(i), label=name)
         x = np.linspace(0.9, 1.1, 50)
         ax.plot(x, x - 1.0, color="0.4", label="theory, orthonormal teacher")
         ax.axhline(0.0, **_PLATEAU, color="0.3")
         ylabel = "growth rate of R / (8ησ)"
-        _finish(ax, "lr / lr_max", ylabel, title="SGD, N = 2000, near zero loss")
+        finish(ax, "lr / lr_max", ylabel, title="SGD, N = 2000, near zero loss")
 
     def extrapolation(ax: Axes) -> None:
         for i, row in enumerate(rows):
             values = [row["N = inf / theory"], row["N = 2000"], row["N = 500"]]
-            ax.plot([0.0, 0.5, 2.0], values, ".-", color=_colour(i), linewidth=1)
-            _points(ax, [0.0], values[:1], [row["sem"]], _colour(i), label=row["case"])
+            ax.plot([0.0, 0.5, 2.0], values, ".-", color=hue(i), linewidth=1)
+            error_bars(ax, [0.0], values[:1], [row["sem"]], hue(i), label=row["case"])
         ax.axhline(1.0, **_PLATEAU, color="0.3")
         title = "extrapolation to N = ∞"
-        _finish(ax, "1000 / N", "largest stable lr / theory", title=title)
+        finish(ax, "1000 / N", "largest stable lr / theory", title=title)
 
-    return checks, _table(rows), [growths, extrapolation]
+    return checks, table_of(rows), [growths, extrapolation]
 
 
 def _zero(x: Sequence[float], y: Sequence[float]) -> float:
@@ -1897,14 +1751,14 @@ CLAIMS = [
         statement="SGD at large input dimension follows the overlap ODE for every pair of widths: "
         "the mean deviates by O(1/N), a single run by the linear-noise O(1/sqrt N).",
         source=_source("3", "9"),
-        function=_on_bench(_ode),
+        function=_Bench.claim(_ode),
     ),
     Claim(
         id="sgd/exact-law",
         statement="The Markov chain of the overlaps, whose cost does not depend on N, has the same "
         "law as SGD on the weights.",
         source=_source("8"),
-        function=_on_bench(_exact_law),
+        function=_Bench.claim(_exact_law),
     ),
     Claim(
         id="sgd/escape",
@@ -1912,14 +1766,14 @@ CLAIMS = [
         "prefactor, not the rate, and the escape time grows as (p*/(8 eta)) ln N. Simulated to "
         "N = 10^5 by the exact chain; beyond that, the ODE from random starts of that N.",
         source=_source("4"),
-        function=_on_bench(_escape),
+        function=_Bench.claim(_escape),
     ),
     Claim(
         id="sgd/plateau",
         statement="Before it finds the teacher, SGD waits on a plateau of known height and leaves "
         "it at known rates, both with the lr^2 term; above a learning rate there is no plateau.",
         source=_source("4"),
-        function=_on_bench(_plateau),
+        function=_Bench.claim(_plateau),
     ),
     Claim(
         id="sgd/constraint",
@@ -1927,14 +1781,14 @@ CLAIMS = [
         "learning rate; two units still find an orthonormal teacher in any orientation, but a "
         "correlated one only up to signed permutations.",
         source=_source("4", "6"),
-        function=_on_bench(_constraint),
+        function=_Bench.claim(_constraint),
     ),
     Claim(
         id="sgd/manifold",
         statement="Different seeds end on different zero-loss solutions M = sqrt(a*/a) O P, with O "
         "uniform among the matrices with orthonormal columns.",
         source=_source("5", "6"),
-        function=_on_bench(_manifold),
+        function=_Bench.claim(_manifold),
     ),
     Claim(
         id="sgd/closest",
@@ -1942,21 +1796,21 @@ CLAIMS = [
         "for Q0 = q I and polar(Q0^-1/2 M0) otherwise; at finite learning rate SGD noise adds to "
         "the start, and the alignment with the closest solution is as predicted.",
         source=_source("6"),
-        function=_on_bench(_closest),
+        function=_Bench.claim(_closest),
     ),
     Claim(
         id="sgd/conserved",
         statement="Gradient flow conserves J = E^T M^T (Q - M P^-1 M^T)^-1 M E with "
         "E = exp(-4 eta A* P t); with the lr^2 term J drifts at a rate of order eta^2.",
         source=_source("4", "6"),
-        function=_on_bench(_conserved),
+        function=_Bench.claim(_conserved),
     ),
     Claim(
         id="sgd/late-time",
         statement="A student wider than the teacher ends with R t^2 -> constant instead of an "
         "exponential decay.",
         source=_source("5"),
-        function=_on_bench(_late_time),
+        function=_Bench.claim(_late_time),
     ),
     Claim(
         id="sgd/noise-floor",
@@ -1964,13 +1818,13 @@ CLAIMS = [
         "misadjustment r = sum_j 2 eta sigma_j/(B - 4 eta sigma_j): exactly for p = p*, to leading "
         "order in Delta for p > p*.",
         source=_source("5"),
-        function=_on_bench(_noise_floor),
+        function=_Bench.claim(_noise_floor),
     ),
     Claim(
         id="sgd/stability",
         statement="Zero loss is stable up to the learning rate at which the misadjustment reaches "
         "one, and unstable above.",
         source=_source("5"),
-        function=_on_bench(_stability),
+        function=_Bench.claim(_stability),
     ),
 ]
