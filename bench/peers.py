@@ -205,3 +205,117 @@ def ode_scipy_tuned(M, Q, P, a, a_star, t, lr, *, rtol=1e-9, atol=1e-12):
 def normals_numpy(n, seed):
     """Peer of the package's normal generator: n standard normals in float64."""
     return np.random.default_rng(seed).standard_normal(n)
+
+
+# population_flow
+
+
+def flow_scipy(W0, mu, t, kappa=0.5, rtol=1e-8):
+    """Peer of op.population_flow.flow: the flow of W (d, m) under SciPy's DOP853, teacher diag(mu).
+
+    The right-hand side multiplies in the cheaper of the two orders, so that nothing larger than W
+    is formed for m <= d. Returns the loss (T,), from ||S||^2 = ||W^T W||^2.
+    """
+    d, m = W0.shape
+    column, total = mu[:, None], np.sum(mu)
+
+    def rhs(_, state):
+        W = state.reshape(d, m)
+        cubic = W @ (W.T @ W) if m <= d else (W @ W.T) @ W
+        shift = kappa * (state @ state - total)
+        return ((column - shift) * W - cubic).ravel()
+
+    answer = integrate.solve_ivp(
+        rhs, (0.0, t[-1]), W0.ravel(), method="DOP853", t_eval=t, rtol=rtol, atol=rtol * 1e-2
+    )
+    loss = []
+    for state in answer.y.T:
+        W = state.reshape(d, m)
+        gram = W.T @ W if m <= d else W @ W.T
+        cross = np.sum(W**2, axis=1) @ mu
+        loss.append(np.sum(gram**2) - 2 * cross + mu @ mu + kappa * (state @ state - total) ** 2)
+    return np.array(loss)
+
+
+def limit_euler(gamma, gamma_star, t_end, step=1e-5, records=200):
+    """Peer of op.population_flow.limit for orthonormal families: the scheme of the paper's authors.
+
+    Explicit Euler in NumPy scalars, in the variables in which the paper states the limit (section
+    4.1 of docs/papers/population_flow.md: u = 1 + 2 s0 k0 and J = 1 + z), with a fixed step in the
+    paper's time gamma* tau/2; t_end is tau itself. Observables at equally spaced records. Returns
+    tau, ||S - S*||^2/d and tr(S S*)/d.
+    """
+    s0, both = gamma_star / gamma, gamma + gamma_star
+    curve = _angle_quadrature(gamma, gamma_star)
+    dtau = 2 * step / gamma_star
+    steps = round(t_end / dtau)
+    every = max(1, steps // records)
+    u = J = np.float64(1.0)
+    rows = []
+    for i in range(steps + 1):
+        growth = np.exp(2 * dtau * i)
+        z = J - 1
+        linear = 1 + z * both
+        root = np.sqrt(linear**2 - 4 * (1 + z) * z * gamma * gamma_star)
+        slope = 2 * gamma * gamma_star / (linear + root)
+        phi = 0.5 * np.log(1 + slope * (growth - J) / gamma) - 0.5 * np.log(u)
+        eps = np.exp(-2 * phi)
+        if i % every == 0:
+            rows.append((i * dtau, *curve(s0 * eps / u, 1 / growth, z / growth)))
+        J += 2 * s0 * dtau * eps * (growth - J) / u
+        u += 2 * s0 * dtau * eps
+    return np.array(rows).T
+
+
+def limit_euler_tuned(gamma, gamma_star, t_end, step=1e-5, records=200):
+    """The strongest Euler peer that we could write: limit_euler on floats, in bounded variables.
+
+    With k1 exp(-2 tau) instead of k1, its error is a hundred times smaller at the same step, too.
+    """
+    s0, both, product = gamma_star / gamma, gamma + gamma_star, gamma * gamma_star
+    curve = _angle_quadrature(gamma, gamma_star)
+    dtau = 2 * step / gamma_star
+    steps = round(t_end / dtau)
+    every = max(1, steps // records)
+    shrink = math.exp(-2 * dtau)
+    k0 = kap = 0.0
+    decay = 1.0
+    rows = []
+    for i in range(steps + 1):
+        u = 1 + 2 * s0 * k0
+        excess = 2 * s0 * (kap - k0 * decay) / u
+        z = excess / decay
+        linear = 1 + z * both
+        ratio = -2 * product / (linear + math.sqrt(linear * linear - 4 * (1 + z) * z * product))
+        eps = gamma_star * u / (s0 * (gamma + z * ratio + ratio - ratio / decay))
+        if i % every == 0:
+            rows.append((i * dtau, *curve(s0 * eps / u, decay, excess)))
+        k0 += dtau * eps
+        kap += dtau * (eps - 2 * kap)
+        decay *= shrink
+    return np.array(rows).T
+
+
+def _angle_quadrature(gamma, gamma_star):
+    """Function of (s0 eps/u, exp(-2 tau), z exp(-2 tau)) that returns distance2 and overlap."""
+    both, product = gamma + gamma_star, gamma * gamma_star
+    root = 2 * math.sqrt(product * (1 - gamma) * (1 - gamma_star))
+    high = both - 2 * product + root
+    low = (gamma - gamma_star) ** 2 / high
+    sigmoid = 1 / (1 + np.exp(-np.linspace(-45, 45, 1200)))
+    angle = math.pi * sigmoid
+    c = low + (high - low) * np.sin(angle / 2) ** 2
+    weight = ((high - low) * np.sin(angle)) ** 2 / (8 * math.pi * c * (1 - c))
+    weight *= angle * (1 - sigmoid) * 90 / 1199
+    full = max(0.0, both - 1)
+    missed, null = max(0.0, gamma_star - gamma), max(0.0, gamma - gamma_star)
+
+    def curve(scale, decay, excess):
+        total = scale / (decay + excess * c)
+        teacher, other = total * c, total * decay * (1 - c)
+        one = scale / (decay + excess)
+        blocks = (1 - teacher) ** 2 + 2 * teacher * other + other**2
+        distance2 = blocks @ weight + full * (1 - one) ** 2 + missed + null * scale**2
+        return distance2, teacher @ weight + full * one
+
+    return curve
