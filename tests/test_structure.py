@@ -72,9 +72,9 @@ def test_layers_include_downwards_only(path):
 
 
 def room_of(stem):
-    """The model that a file such as sgd_chain belongs to: the longest model that it starts with."""
-    models = {path.stem for path in (CPP / "models").glob("*.hpp")}
-    return max((m for m in models if stem == m or stem.startswith(f"{m}_")), key=len)
+    """The model that a file such as sgd_chain belongs to: the shortest header it starts with."""
+    headers = {path.stem for path in (CPP / "models").glob("*.hpp")}
+    return min((m for m in headers if stem == m or stem.startswith(f"{m}_")), key=len)
 
 
 @over_sources

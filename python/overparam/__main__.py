@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Examples
     --------
     >>> from overparam.__main__ import main
-    >>> main(["list"])  # doctest: +ELLIPSIS
-    sgd/...
+    >>> main(["info"])  # doctest: +ELLIPSIS
+    overparam...
     0
     """
     parser, reproduce = _parsers()

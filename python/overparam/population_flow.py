@@ -2035,10 +2035,12 @@ def limit_spectrum(
 
     Parameters
     ----------
-    gamma, gamma_star, student, teacher, trace, trace_weight_d, ridge
+    gamma, gamma_star : float
         As in `limit`.
     t : float
         The time tau.
+    student, teacher, trace, trace_weight_d, ridge
+        As in `limit`.
     points : int
         Number of positions at which the density is computed.
     rtol : float
