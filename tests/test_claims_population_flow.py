@@ -306,11 +306,6 @@ def test_all_claims_pass(name, seed):
 
 
 @pytest.mark.slow
-def test_quick_effort_is_quick():
-    assert sum(verdict(name, seed=0).seconds for name in ALL) < 150.0
-
-
-@pytest.mark.slow
 def test_limit_gaussian_fails_for_the_orthonormal_limit(monkeypatch):
     true = population_flow.limit
 
