@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     --------
     >>> from overparam.__main__ import main
     >>> main(["list"])  # doctest: +ELLIPSIS
-    sgd/...
+    hessian/...
     0
     """
     parser, reproduce = _parsers()
