@@ -319,3 +319,75 @@ def _angle_quadrature(gamma, gamma_star):
         return distance2, teacher @ weight + full * one
 
     return curve
+
+
+# hessian
+
+
+class HessianNumpy:
+    """Peer of op.hessian.empirical: the Hessian on samples as one writes it down, a = 1/p.
+
+    Fields and errors are computed once; a product with a block of vectors is two calls of GEMM with
+    the inputs, and array expressions for what is between them.
+    """
+
+    def __init__(self, W, X, y):
+        self.X, self.root = X, math.sqrt(X.shape[1])
+        self.fields = X @ W.T / self.root
+        self.error = y - np.mean(self.fields**2, axis=1)
+        self.shape = W.shape
+
+    def __matmul__(self, vectors):
+        p, dim = self.shape
+        count, samples = vectors.shape[1], len(self.X)
+        V = vectors.T.reshape(count * p, dim)
+        u = (self.X @ V.T / self.root).reshape(samples, count, p)
+        seen = np.einsum("ik,ibk->ib", self.fields, u) * (2 / p)
+        weights = seen[:, :, None] * self.fields[:, None, :] - self.error[:, None, None] * u
+        out = weights.reshape(samples, count * p).T @ self.X
+        return (2 * self.root / (p * samples) * out).reshape(count, p * dim).T
+
+
+def hessian_curvlinops(W, X, y):
+    """Peer of op.hessian.empirical: curvlinops' Hessian of the same loss, by autograd in torch."""
+    import torch
+    from curvlinops import HessianLinearOperator
+
+    dim = W.shape[1]
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.W = torch.nn.Parameter(torch.tensor(W))
+
+        def forward(self, x):
+            return ((x @ self.W.T) ** 2).mean(dim=1, keepdim=True) / dim
+
+    class Loss(torch.nn.MSELoss):
+        """N/2 times the mean square."""
+
+        def forward(self, prediction, target):
+            return super().forward(prediction, target) * (dim / 2)
+
+    network = Network()
+    data = [(torch.tensor(X), torch.tensor(y)[:, None])]
+    operator = HessianLinearOperator(
+        network, Loss(), list(network.parameters()), data, check_deterministic=False
+    )
+    return operator.to_scipy() if hasattr(operator, "to_scipy") else operator
+
+
+def hessian_dense(W, W_star):
+    """Peer of op.hessian.population: eigenvalues of the whole matrix, a = 1/p and a* = 1/p*."""
+    p, dim = W.shape
+    student, teacher = W / math.sqrt(dim), W_star / math.sqrt(dim)
+    difference = teacher.T @ teacher / len(teacher) - student.T @ student / p
+    gram = student @ student.T
+    blocks = np.einsum("kl,ij->kilj", gram, np.eye(dim))
+    blocks += np.einsum("ki,lj->kilj", student, student)
+    blocks += np.einsum("li,kj->kilj", student, student)
+    blocks *= 4 / p**2
+    shared = (2 / p) * (np.trace(difference) * np.eye(dim) + 2 * difference)
+    for k in range(p):
+        blocks[k, :, k] -= shared
+    return np.linalg.eigvalsh(blocks.reshape(p * dim, p * dim))

@@ -1405,3 +1405,118 @@ def sampled_gradient(W, mu, X):
     for x in X:
         total += 2 * (x @ A @ x) * np.outer(x, x) @ W
     return total / len(X)
+
+
+# hessian: dense Hessians of the quadratic network (section 7), of W.ravel()
+
+
+def numerical_hessian(gradient, W, step=1e-30):
+    """Second derivative from the gradient of a polynomial, by complex steps."""
+    units = np.eye(W.size).reshape(W.size, *W.shape)
+    return np.array([gradient(W + 1j * step * unit).imag.ravel() / step for unit in units]).T
+
+
+def population_gradient(W, W_star, a, a_star, b=0.0):
+    """N times the gradient of the risk: -2 a_k (tau + 2 D) w_k."""
+    a, dim = np.asarray(a), W.shape[1]
+    D = (W_star.T * a_star @ W_star - W.T * a @ W) / dim
+    return -2 * a[:, None] * W @ ((np.trace(D) + b) * np.eye(dim) + 2 * D)
+
+
+def population_hessian(W, W_star, a, a_star, b=0.0):
+    """N times the Hessian of the population risk, block by block."""
+    p, dim = W.shape
+    D = (W_star.T * a_star @ W_star - W.T * a @ W) / dim
+    tau, eye = np.trace(D) + b, np.eye(dim)
+    rows = []
+    for k in range(p):
+        rows.append([])
+        for m in range(p):
+            pairs = W[k] @ W[m] * eye + np.outer(W[k], W[m]) + np.outer(W[m], W[k])
+            block = 4 * a[k] * a[m] * pairs / dim
+            if k == m:
+                block = block - 2 * a[k] * (tau * eye + 2 * D)
+            rows[-1].append(block)
+    return np.block(rows)
+
+
+def spherical_hessian(W, W_star, a, a_star, b=0.0, step=1e-3):
+    """N times the Hessian on the product of spheres: the risk along geodesics.
+
+    Second differences along e_i + e_j, with Richardson's extrapolation, by polarisation.
+    """
+    p, dim = W.shape
+    lengths = np.linalg.norm(W, axis=1)
+
+    def risk(angle, direction):
+        V = direction - np.sum(direction * W, axis=1)[:, None] * W / lengths[:, None] ** 2
+        speed = np.linalg.norm(V, axis=1) / lengths
+        sine = np.where(speed > 0, np.sin(angle * speed) / np.where(speed > 0, speed, 1), angle)
+        moved = np.cos(angle * speed)[:, None] * W + sine[:, None] * V
+        return sgd_risk(*overlaps_from_weights(moved, W_star), a, a_star, b)
+
+    def second(direction):
+        here = risk(0.0, direction)
+        values = [
+            (risk(h, direction) - 2 * here + risk(-h, direction)) / h**2
+            for h in (2 * step, step, step / 2)
+        ]
+        once = [(4 * y - x) / 3 for x, y in itertools.pairwise(values)]
+        return dim * (16 * once[1] - once[0]) / 15
+
+    units = math.sqrt(dim) * np.eye(p * dim).reshape(-1, p, dim)
+    alone = np.array([second(u) for u in units]) / dim
+    H = np.diag(alone)
+    for i, j in itertools.combinations(range(p * dim), 2):
+        H[i, j] = H[j, i] = (second(units[i] + units[j]) / dim - alone[i] - alone[j]) / 2
+    return H
+
+
+def empirical_loss_gradient(W, X, y, a, b=0.0):
+    """Gradient of (N/n) sum e^2/2, sample by sample; y without offset."""
+    dim, gradient = W.shape[1], 0.0
+    for x, label in zip(X, y, strict=True):
+        fields = W @ x / math.sqrt(dim)
+        error = label + b - np.asarray(a) @ fields**2
+        gradient = gradient - 2 * error * np.outer(a * fields, x) / math.sqrt(dim)
+    return dim / len(X) * gradient
+
+
+def empirical_hessian(W, X, y, a, b=0.0):
+    """Hessian of (N/n) sum e^2/2: of each sample the outer product of e' and e times e''."""
+    p, dim = W.shape
+    H = np.zeros((p * dim, p * dim))
+    for x, label in zip(X, y, strict=True):
+        fields = W @ x / math.sqrt(dim)
+        error = label + b - np.asarray(a) @ fields**2
+        slope = -2 * np.kron(a * fields, x) / math.sqrt(dim)
+        H += np.outer(slope, slope) - 2 * error * np.kron(np.diag(a), np.outer(x, x)) / dim
+    return dim / len(X) * H
+
+
+# hessian: the bulk of the empirical Hessian (section 7.1)
+
+
+def bulk_resolvent(z, M, Q, P, a, a_star, ratio, *, b=0.0, Delta=0.0, nodes=40, iterations=400):
+    """g = (E[T (1 + g T/ratio)^-1] - z)^-1 by damped iteration, a small matrix for each node."""
+    p = len(Q)
+    values, vectors = np.linalg.eigh(overlap_matrix(M, Q, P))
+    root = (vectors * np.sqrt(np.maximum(values, 0)))[:, values > 1e-12 * values[-1]]
+    x, w = np.polynomial.hermite_e.hermegauss(nodes)
+    dims = root.shape[1] + (Delta > 0)
+    points = np.array(list(itertools.product(x, repeat=dims)))
+    weights = np.prod(list(itertools.product(w / w.sum(), repeat=dims)), axis=1)
+    fields = points[:, : root.shape[1]] @ root.T
+    error = fields**2 @ output_weights(a, a_star) + b
+    if Delta:
+        error += math.sqrt(Delta) * points[:, -1]
+    arrows = a * fields[:, :p]
+    T = 4 * arrows[:, :, None] * arrows[:, None] - 2 * error[:, None, None] * np.diag(a)
+    g = 1j * np.eye(p)
+    for _ in range(iterations):
+        mean = np.einsum("i,ijk->jk", weights, T @ np.linalg.inv(np.eye(p) + g @ T / ratio))
+        new = np.linalg.inv(mean - z * np.eye(p))
+        change, g = np.abs(new - g).max(), (g + new) / 2
+        if change < 1e-11:
+            break
+    return g

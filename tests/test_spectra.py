@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from overparam import spectra
-from overparam.spectra import Jacobi, discrete, jacobi, marchenko_pastur, semicircle
+from overparam.spectra import Jacobi, discrete, free_sum, jacobi, marchenko_pastur, semicircle
 from scipy import integrate
 
 WACHTER = json.loads(
@@ -532,4 +533,384 @@ def test_wrong_values_are_named(make, name):
 )
 def test_wrong_types_are_named(make, name):
     with pytest.raises(TypeError, match=rf"^{name} must be "):
+        make()
+
+
+# ---- free sums with a semicircle ----
+
+SUMS = [
+    free_sum(discrete([1.5], [1.0]), 0.3),
+    free_sum(discrete([-1.0, 1.0], [0.5, 0.5]), 0.25),
+    free_sum(discrete([0.0, 1.0, 3.0], [0.5, 0.2, 0.3]), 0.05),
+    free_sum(marchenko_pastur(0.2, 2.0), 0.1),
+    free_sum(marchenko_pastur(0.5), 0.3),
+    free_sum(marchenko_pastur(1.0), 0.5),
+    free_sum(marchenko_pastur(3.0), 2.0),
+    free_sum(jacobi(0.7, 0.6), 0.03),
+    free_sum(jacobi(0.5, 0.5), 0.1),
+    spectra.FreeSum(semicircle(0.5), 0.25),
+]
+# A gap that nearly closes, or has just closed; hard edges that have just become soft; extremes.
+HARD_SUMS = [
+    *(free_sum(discrete([-1.0, 1.0], [0.5, 0.5]), 1 + x) for x in (-1e-3, -1e-9, 0, 1e-9, 1e-4)),
+    free_sum(marchenko_pastur(0.5), 0.1),
+    free_sum(marchenko_pastur(0.9), 1e-4),
+    free_sum(marchenko_pastur(1.0), 1e-2),
+    free_sum(jacobi(0.5, 0.5), 1e-6),
+    free_sum(jacobi(0.7, 0.6), 1e-3),
+    free_sum(jacobi(0.7, 0.6), 1e-8),
+    free_sum(discrete([0.0, 1.0], [0.5, 0.5]), 1e-12),
+    free_sum(marchenko_pastur(0.5), 1e12),
+]
+over_sums = pytest.mark.parametrize("law", SUMS, ids=repr)
+over_all_sums = pytest.mark.parametrize("law", SUMS + HARD_SUMS, ids=repr)
+
+
+def within(law, count=21):
+    """Points inside the intervals of a law, dense at their ends."""
+    fractions = np.sin(np.pi / 2 * (np.arange(count) + 0.5) / count) ** 2
+    edges = np.array(law.edges)
+    return np.concatenate(
+        [a + (b - a) * fractions for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    )
+
+
+def test_free_sums_in_closed_form():
+    assert free_sum(marchenko_pastur(0.5), 0) == marchenko_pastur(0.5)
+    assert free_sum(semicircle(0.5), 0.25) == semicircle(0.75)
+    law = free_sum(jacobi(0.7, 0.6), 0.25)
+    assert free_sum(law, 0.5) == free_sum(jacobi(0.7, 0.6), 0.75)
+    assert spectra.FreeSum(law, 0.5) == free_sum(law, 0.5)
+    assert free_sum(Jacobi(0.5, 0.3, per_dimension=True), 1) == free_sum(jacobi(0.5, 0.3), 1)
+    # A semicircle, also as the sum of two, and shifted.
+    x = np.linspace(-2, 2, 41)
+    z = np.array([3.0 + 0.1j, 0.5 + 1e-9j, -0.1 - 2.0j, -4.0, 2.5])
+    for sum_, circle, shift in (
+        (spectra.FreeSum(semicircle(0.5), 0.25), semicircle(0.75), 0.0),
+        (free_sum(discrete([1.5], [1.0]), 0.3), semicircle(0.3), 1.5),
+    ):
+        assert_allclose(sum_.edges, np.array(circle.edges) + shift, rtol=1e-14)
+        assert_allclose(sum_.density(x + shift), circle.density(x), rtol=1e-12)
+        assert_allclose(sum_.cdf(x + shift), circle.cdf(x), rtol=1e-12, atol=1e-15)
+        assert_allclose(sum_.hilbert(x + shift), circle.hilbert(x), rtol=1e-12, atol=1e-14)
+        assert_allclose(sum_.cauchy(z + shift), circle.cauchy(z), rtol=1e-12)
+        p = np.linspace(0, 1, 21)
+        assert_allclose(sum_.quantile(p), circle.quantile(p) + shift, rtol=1e-12, atol=1e-14)
+
+
+def test_free_sums_by_their_polynomials():
+    """Two atoms at -1 and 1: a cubic in G; Marchenko-Pastur: the cubic of the theory."""
+
+    def expected(x, *coefficients):
+        roots = [np.roots([np.polyval(c, y) for c in coefficients]) for y in x]
+        return np.array([root[np.argmin(root.imag)] for root in roots])
+
+    for t in (0.3, 0.8, 2.0):
+        law = free_sum(discrete([-1.0, 1.0], [0.5, 0.5]), t)
+        x = within(law)
+        G = expected(x, [t**2], [-2 * t, 0], [1, 0, t - 1], [-1, 0])
+        assert_allclose(law.density(x), -G.imag / np.pi, rtol=1e-9)
+        assert_allclose(law.hilbert(x), G.real, rtol=1e-9, atol=1e-12)
+    for k, a, t in ((0.5, 1.0, 0.1), (0.2, 2.0, 0.1), (3.0, 0.7, 0.4)):
+        law = free_sum(marchenko_pastur(k, a), t)
+        x = within(law)
+        G = expected(x, [a * t], [-a, -t * k], [k, a - a * k], [-k])
+        assert_allclose(law.density(x), -G.imag / np.pi, rtol=1e-9)
+        assert_allclose(law.hilbert(x), G.real, rtol=1e-9, atol=1e-12)
+        # The edges are zeros of the discriminant.
+        A, B, C, D = a * t, -np.array([a, t * k]), np.array([k, a - a * k]), -k
+        square = np.polymul(B, C)
+        terms = (
+            np.polymul([18 * A * D], square),
+            -4 * D * np.polymul(B, np.polymul(B, B)),
+            np.polymul(square, square),
+            -4 * A * np.polymul(C, np.polymul(C, C)),
+            [-27 * A**2 * D**2],
+        )
+        zeros = np.roots(functools.reduce(np.polyadd, terms))
+        zeros = np.sort(zeros.real[np.abs(zeros.imag) < 1e-9])
+        assert_allclose(law.edges, zeros, rtol=1e-9)
+
+
+class Disguised(spectra.Law):
+    """A law of which only the interface is known."""
+
+    def __init__(self, law):
+        self.law = law
+
+    support = property(lambda self: self.law.support)
+    atoms = property(lambda self: self.law.atoms)
+    edges = property(lambda self: self.law.edges)
+
+
+for name in ("density", "cdf", "cauchy", "hilbert", "logdet", "moments", "quadrature"):
+    setattr(Disguised, name, lambda self, x, name=name: getattr(self.law, name)(x))
+Disguised.scaled = lambda self, factor: Disguised(self.law.scaled(factor))
+Disguised.__abstractmethods__ = frozenset()
+
+
+@pytest.mark.parametrize("law", [marchenko_pastur(0.5), marchenko_pastur(3.0), jacobi(0.7, 0.6)])
+@pytest.mark.parametrize("variance", [1e-3, 0.2, 5.0])
+def test_free_sum_of_a_law_without_closed_forms(law, variance):
+    """Also Marchenko-Pastur without its cubic."""
+    plain, closed = free_sum(Disguised(law), variance), free_sum(law, variance)
+    assert_allclose(plain.edges, closed.edges, rtol=1e-10, atol=1e-12)
+    x = within(closed)
+    assert_allclose(plain.density(x), closed.density(x), rtol=1e-9)
+    assert_allclose(plain.cdf(x), closed.cdf(x), atol=1e-11)
+    assert_allclose(plain.quantile([0.1, 0.7]), closed.quantile([0.1, 0.7]), rtol=1e-9)
+    assert_allclose(plain.logdet(0.05), closed.logdet(0.05), rtol=1e-11)
+    x, w = plain.quadrature(200)
+    assert_allclose([w @ x**k for k in range(5)], [closed.moments(k) for k in range(5)], rtol=1e-9)
+
+
+@over_all_sums
+def test_free_sums_solve_their_equation(law):
+    """G(z) is the Cauchy transform of the law at z - variance G(z); also on the real axis."""
+    t, scale = law.variance, max(np.abs(law.edges))
+    rng = np.random.default_rng(5)
+    z = scale * (rng.normal(size=200) + 1j * 10 ** rng.uniform(-9, 1, 200))
+    G = law.cauchy(z)
+    assert np.all(G.imag < 0)
+    assert np.all(np.abs(G) * z.imag <= 1 + 1e-12)
+    assert np.all(np.abs(G) <= (1 + 1e-9) / math.sqrt(t))
+    assert_array_equal(law.cauchy(z.conj()), G.conj())
+    kept = np.abs(z - t * G) > 1e-6 * scale  # else the difference is rounded
+    assert_allclose(law.law.cauchy(z - t * G)[kept], G[kept], rtol=1e-7)
+    assert_allclose(law.law.cauchy(z - t * G), G, rtol=1e-6, atol=1e-6 / math.sqrt(t))
+    far = np.array([1e9, -1e9, 1e9j]) * scale
+    assert_allclose(far * law.cauchy(far), 1.0, atol=1e-7)
+    low, high = law.support
+    real = np.array([low - scale, low - 1e-3 * scale, high + 1e-6 * scale, high + 3 * scale])
+    assert_allclose(law.cauchy(real + 0j), law.cauchy(real), rtol=1e-14)
+    assert_allclose(law.law.cauchy(real - t * law.cauchy(real)), law.cauchy(real), rtol=1e-7)
+    assert_array_equal(law.cauchy(real), law.hilbert(real))
+
+
+@over_sums
+def test_free_sums_on_the_real_axis(law):
+    x = within(law)
+    height = 1e-10 * max(np.abs(law.edges))
+    for side in (1, -1):
+        G = law.cauchy(x + side * 1j * height)
+        assert_allclose(-side * G.imag / np.pi, law.density(x), rtol=1e-5)
+        assert_allclose(G.real, law.hilbert(x), rtol=1e-5, atol=1e-6)
+    edges = np.array(law.edges)
+    assert law.support == (edges[0], edges[-1])
+    assert law.atoms == ()
+    assert np.all(np.diff(edges) > 0)
+    assert_array_equal(law.density(edges), 0)
+    assert_array_equal(law.density((edges[1:-1:2] + edges[2::2]) / 2), 0)
+    assert np.all(law.density(x) > 0)
+    # Square roots at the edges.
+    step = 1e-6 * np.min(np.diff(edges)) * np.resize([1, -1], len(edges))
+    assert_allclose(law.density(edges + 4 * step) / law.density(edges + step), 2, rtol=1e-2)
+
+
+@over_all_sums
+def test_quadrature_of_free_sums(law):
+    x, w = law.quadrature(200)
+    intervals = len(law.edges) // 2
+    assert len(x) == len(w) == 200 * intervals
+    assert np.all(np.diff(x) >= 0)
+    assert np.all(w >= 0)
+    assert_allclose(w.sum(), 1.0, rtol=1e-14)
+    hard = law in HARD_SUMS
+    tolerance = 1e-9 if hard else 1e-12
+    scale = max(np.abs(law.edges))
+    for k in range(9):
+        assert abs(w @ x**k - law.moments(k)) < tolerance * scale**k
+    for z in (2 * scale, 1j * scale, -0.1 * scale + 0.7j * scale):
+        assert_allclose(w @ (1 / (z - x)), law.cauchy(z), rtol=tolerance)
+    assert_allclose(w @ np.log1p(0.5 / scale * x), law.logdet(0.5 / scale), rtol=tolerance)
+    if law.variance > 1e-10:  # else z is not known to the distance of an atom
+        h, rho = law.hilbert(x), law.density(x)
+        assert_allclose(w @ (x * h), 0.5, rtol=100 * tolerance)
+        assert_allclose(w @ h**2, np.pi**2 / 3 * (w @ rho**2), rtol=100 * tolerance)
+    # The masses of the intervals are those of the law between the gaps.
+    masses = w.reshape(intervals, 200).sum(axis=1)
+    assert_allclose(np.cumsum(masses), law.cdf(np.array(law.edges)[1::2]), rtol=1e-12)
+    for n in (1, 2, 3):
+        assert_allclose(law.quadrature(n)[1].sum(), 1.0, rtol=1e-14)
+
+
+@over_sums
+def test_cdf_and_quantile_of_free_sums(law):
+    for at in law.quantile([0.03, 0.3, 0.5, 0.77, 0.99]):
+        # A panel between the lower edge and the point, by adaptive integration.
+        start = max(edge for edge in law.edges[::2] if edge <= at)
+
+        def integrand(angle, start=start, at=at):
+            x = start + (at - start) * math.sin(angle / 2) ** 2
+            return float(law.density(x)) * (at - start) * math.sin(angle) / 2
+
+        part = integrate.quad(integrand, 0, np.pi, epsabs=1e-11, limit=300)[0] if at > start else 0
+        assert_allclose(law.cdf(at), law.cdf(start) + part, atol=1e-9)
+    low, high = law.support
+    assert law.cdf([-np.inf, low - 1, low, high, np.inf]).tolist() == [0, 0, 0, 1, 1]
+    assert law.quantile([0.0, 1.0]).tolist() == [low, high]
+    x = within(law, 50)
+    assert_allclose(law.cdf(law.quantile(law.cdf(x))), law.cdf(x), atol=1e-14)
+
+
+bases = st.one_of(
+    st.builds(marchenko_pastur, st.floats(0.05, 20), st.floats(0.1, 10)),
+    st.builds(jacobi, st.floats(0.05, 1.0), st.floats(0.05, 1.0)),
+    st.builds(
+        lambda x: discrete(x, np.full(len(x), 1 / len(x))),
+        st.lists(st.floats(-10, 10), min_size=1, max_size=5),
+    ),
+)
+
+
+@given(base=bases, exponent=st.floats(-8, 4), p=st.lists(st.floats(0, 1), min_size=1, max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_free_sums_of_random_laws(base, exponent, p):
+    law = free_sum(base, 10.0**exponent)
+    p = np.array(p)
+    x = law.quantile(p)
+    assert_allclose(law.cdf(x), p, atol=1e-8)
+    edges = np.array(law.edges).reshape(-1, 2)
+    assert np.all(((x[:, None] >= edges[:, 0]) & (x[:, None] <= edges[:, 1])).any(axis=1))
+    nodes, weights = law.quadrature(200)
+    assert_allclose(weights @ nodes, law.moments(1), rtol=1e-7, atol=1e-7 * max(np.abs(law.edges)))
+    second = base.moments(2) + law.variance
+    assert_allclose([law.moments(2), weights @ nodes**2], second, rtol=1e-7)
+
+
+@over_sums
+def test_moments_and_logdet_of_free_sums(law):
+    t, m = law.variance, [law.law.moments(k) for k in range(5)]
+    fourth = m[4] + 4 * t * m[2] + 2 * t * m[1] ** 2 + 2 * t**2
+    expected = [1, m[1], m[2] + t, m[3] + 3 * t * m[1], fourth]
+    assert_allclose([law.moments(k) for k in range(5)], expected, rtol=1e-13)
+    assert law.logdet(0.0) == 0
+    assert_allclose(law.logdet(1e-12), 1e-12 * law.moments(1), rtol=1e-9, atol=1e-23)
+    low, high = law.support
+    x, w = law.quadrature(400)
+    for z in (0.9 / max(high, 1e-3) * -1, 0.3 / max(-low, 1e-3)):
+        if 1 + z * low > 0 and 1 + z * high > 0:
+            assert_allclose(law.logdet(z), w @ np.log1p(z * x), rtol=1e-10)
+
+
+def test_gaps_open_and_close():
+    two = discrete([-1.0, 1.0], [0.5, 0.5])
+    assert [len(free_sum(two, 1 + x).edges) for x in (-1e-6, 1e-6)] == [4, 2]
+    edges = [np.array(free_sum(marchenko_pastur(0.2), t).edges) for t in np.geomspace(1e-4, 9, 30)]
+    counts = [len(edge) for edge in edges]
+    assert counts == sorted(counts, reverse=True)
+    assert {2, 4} == set(counts)
+    inner = [edge[2] - edge[1] for edge in edges if len(edge) == 4]
+    assert np.all(np.diff(inner) < 0)
+    law = free_sum(marchenko_pastur(0.2), 0.01)
+    assert_allclose(law.cdf(np.array(law.edges)[1:3]), 0.8, rtol=1e-14)
+    assert law.quantile(0.8) == law.edges[1]
+    assert law.quantile(0.8 + 1e-12) >= law.edges[2]
+    # At the critical variance the density is that of a cusp: |x|^(1/3).
+    law = free_sum(two, 1.0)
+    x = 10.0 ** np.array([-12, -9, -6])
+    assert_allclose(law.density(x) / x ** (1 / 3), math.sqrt(3) / (2 * np.pi), rtol=1e-3)
+
+
+def test_extreme_variances():
+    law = marchenko_pastur(3.0)
+    x = inside(law)
+    assert_allclose(free_sum(law, 1e-13).density(x), law.density(x), rtol=1e-9)
+    assert_allclose(free_sum(law, 1e-13).cdf(x), law.cdf(x), atol=1e-12)
+    assert_allclose(free_sum(law, 1e-13).hilbert(x), law.hilbert(x), rtol=1e-9, atol=1e-9)
+    # An atom becomes a semicircle with its share of the variance.
+    law, t = free_sum(marchenko_pastur(0.25), 1e-12), 0.75e-12
+    assert_allclose(law.edges[:2], semicircle(t).edges, rtol=1e-5)
+    x = np.linspace(-1.9, 1.9, 9) * math.sqrt(t)
+    assert_allclose(law.density(x), 0.75 * semicircle(t).density(x), rtol=1e-4)
+    law = free_sum(jacobi(0.7, 0.6), 1e20)
+    x = np.linspace(-1.9e10, 1.9e10, 9)
+    assert_allclose(law.density(x), semicircle(1e20).density(x), rtol=1e-9)
+    for variance in (1e-30, 1e30):
+        law = free_sum(discrete([0.0, 1.0], [0.5, 0.5]), variance)
+        assert np.all(np.isfinite(law.edges))
+        assert_allclose(law.cdf([-1e16, 1e16]), [0, 1])
+
+
+def test_free_sums_of_random_matrices():
+    d, rng = 1000, np.random.default_rng(12)
+    variance = 0.1
+    noise = rng.standard_normal((d, d))
+    noise = math.sqrt(variance / (2 * d)) * (noise + noise.T)
+    for ratio in (0.2, 2.0):
+        G = rng.standard_normal((d, int(ratio * d)))
+        eigenvalues = np.linalg.eigvalsh(G @ G.T / (ratio * d) + noise)
+        law = free_sum(marchenko_pastur(ratio), variance)
+        assert miscount(law, eigenvalues) < 5
+        assert_allclose(eigenvalues[[0, -1]], law.support, atol=0.05)
+        gaps = law.edges[1:-1]
+        assert len(gaps) == (2 if ratio < 1 else 0)
+        if gaps:
+            assert gaps[0] - 0.02 < eigenvalues[799] < gaps[0] + 0.02
+            assert gaps[1] - 0.1 < eigenvalues[800] < gaps[1] + 0.1
+
+
+@over_sums
+def test_free_sums_are_values(law):
+    law.quadrature(5)
+    law.density(0.5)
+    for again in (
+        pickle.loads(pickle.dumps(law)),
+        copy.deepcopy(law),
+        eval(repr(law), vars(spectra)),
+        dataclasses.replace(law),
+    ):
+        assert again == law
+        assert hash(again) == hash(law)
+        assert again.edges == law.edges
+    assert isinstance(law, op.spectra.Law)
+    with pytest.raises(AttributeError):
+        law.anything = 1
+    twice = law.scaled(2.0)
+    assert_allclose(twice.edges, 2 * np.array(law.edges), rtol=1e-12, atol=1e-13)
+    assert_allclose(twice.density(0.4), law.density(0.2) / 2, rtol=1e-10)
+    assert_allclose(twice.moments(3), 8 * law.moments(3), rtol=1e-13)
+    with pytest.raises(ValueError, match="factor must be"):
+        law.scaled(0.0)
+
+
+@over_sums
+def test_shapes_of_free_sums(law):
+    for function in (law.density, law.cdf, law.hilbert, law.logdet):
+        assert np.ndim(function(0.01)) == 0
+        assert isinstance(float(function(0.01)), float)
+        assert function(np.full((2, 3), 0.01)).shape == (2, 3)
+        assert function(np.empty((0, 2))).shape == (0, 2)
+    assert law.quantile(np.full((2, 1), 0.3)).shape == (2, 1)
+    assert law.cauchy(np.full((2, 2), 1j)).shape == (2, 2)
+    assert isinstance(complex(law.cauchy(1j)), complex)
+    assert np.isnan(law.cdf(np.nan))
+    assert np.isnan(law.density(np.nan))
+    assert np.isnan(law.hilbert(np.nan))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "name"),
+    [
+        (lambda: free_sum(marchenko_pastur(1.0), -0.1), ValueError, "variance"),
+        (lambda: free_sum(marchenko_pastur(1.0), np.nan), ValueError, "variance"),
+        (lambda: free_sum(marchenko_pastur(1.0), np.inf), ValueError, "variance"),
+        (lambda: free_sum(marchenko_pastur(1.0), "1"), TypeError, "variance"),
+        (lambda: free_sum([0.0, 1.0], 0.1), TypeError, "law"),
+        (lambda: free_sum(None, 0.0), TypeError, "law"),
+        (lambda: spectra.FreeSum(marchenko_pastur(1.0), 0.0), ValueError, "variance"),
+        (lambda: spectra.FreeSum("law", 1.0), TypeError, "law"),
+        (lambda: SUMS[1].cauchy(-1.0), ValueError, "z"),
+        (lambda: SUMS[1].cauchy(SUMS[1].edges[0]), ValueError, "z"),
+        (lambda: SUMS[1].cauchy("a"), TypeError, "z"),
+        (lambda: SUMS[1].quantile(1.5), ValueError, "p"),
+        (lambda: SUMS[1].logdet(-1.0), ValueError, "z"),
+        (lambda: SUMS[1].logdet(np.nan), ValueError, "z"),
+        (lambda: SUMS[1].moments(-1), ValueError, "k"),
+        (lambda: SUMS[1].quadrature(0), ValueError, "n"),
+        (lambda: SUMS[1].density(1j), TypeError, "x"),
+    ],
+)
+def test_wrong_arguments_of_free_sums(make, error, name):
+    with pytest.raises(error, match=rf"^{name} must be "):
         make()

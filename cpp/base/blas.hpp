@@ -15,4 +15,10 @@ bool has_dgemm();
 void gemm(int m, int n, int k, double alpha, const double* a, const double* b, double beta,
           double* c);
 
+// The same with A stored as its transpose (k x m), or B as its transpose (n x k).
+void gemm_tn(int m, int n, int k, double alpha, const double* a, const double* b, double beta,
+             double* c);
+void gemm_nt(int m, int n, int k, double alpha, const double* a, const double* b, double beta,
+             double* c);
+
 }  // namespace overparam::blas

@@ -8,7 +8,7 @@ sgd
 population_flow
     Gradient flow on the population risk, exact at finite size and in the high-dimensional limit.
 
-Shared machinery: `results`, `spectra`, `plot`, `claims`.
+Shared machinery: `hessian`, `results`, `spectra`, `plot`, `claims`.
 
 Examples
 --------
@@ -34,6 +34,7 @@ from overparam.results import ConvergenceError, Status, compare, load  # noqa: E
 
 if TYPE_CHECKING:
     from overparam import claims as claims
+    from overparam import hessian as hessian
     from overparam import plot as plot
     from overparam import population_flow as population_flow
     from overparam import sgd as sgd
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __version__: str = _core.build_info()["version"]
 
 # Modules that are imported when they are first used.
-_LAZY = ("claims", "plot", "population_flow", "sgd", "spectra")
+_LAZY = ("claims", "hessian", "plot", "population_flow", "sgd", "spectra")
 
 __all__ = [
     "ConvergenceError",
@@ -50,6 +51,7 @@ __all__ = [
     "__version__",
     "claims",
     "compare",
+    "hessian",
     "load",
     "plot",
     "population_flow",

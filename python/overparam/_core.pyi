@@ -7,7 +7,7 @@ import numpy
 import numpy.typing
 import typing
 import typing_extensions
-__all__: list[str] = ['FlowModel', 'FlowNumerics', 'Run', 'SgdModel', 'Status', 'build_info', 'default_threads', 'flow_limit', 'flow_orthonormal', 'flow_start', 'has_blas', 'normals', 'quadratic_descend', 'quadratic_loss_gradient', 'set_dgemm', 'sgd_padded', 'status_message']
+__all__: list[str] = ['FlowModel', 'FlowNumerics', 'QuadraticCurvature', 'Run', 'SgdModel', 'Status', 'build_info', 'default_threads', 'flow_limit', 'flow_orthonormal', 'flow_start', 'has_blas', 'normals', 'quadratic_descend', 'quadratic_loss_gradient', 'set_dgemm', 'sgd_padded', 'status_message']
 class Status(enum.Enum):
     """
     How a computation ended.
@@ -45,6 +45,15 @@ class Run:
         ...
     @property
     def values(self) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+class QuadraticCurvature:
+    @staticmethod
+    def drawn(W: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], a: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], offset: typing.SupportsFloat | typing.SupportsIndex, count: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, W_star: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], a_star: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], noise: typing.SupportsFloat | typing.SupportsIndex) -> QuadraticCurvature:
+        ...
+    @staticmethod
+    def given(W: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], a: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], offset: typing.SupportsFloat | typing.SupportsIndex, X: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], y: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> QuadraticCurvature:
+        ...
+    def apply(self, V: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], threads: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
         ...
 class FlowNumerics:
     def __init__(self, *, t: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], rtol: typing.SupportsFloat | typing.SupportsIndex, atol: typing.SupportsFloat | typing.SupportsIndex, max_steps: typing.SupportsInt | typing.SupportsIndex) -> None:

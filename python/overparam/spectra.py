@@ -1,4 +1,4 @@
-"""Laws of eigenvalues: Marchenko-Pastur, semicircle, principal angles, and finite sets of atoms.
+"""Laws of eigenvalues: Marchenko-Pastur, semicircle, principal angles, atoms, and free sums.
 
 A law is a probability measure on the real line: atoms, and a part with a density. Laws are frozen,
 and compare and hash by value, so that they can be parameters of a problem.
@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -23,11 +23,13 @@ from overparam._check import FloatArray
 
 __all__ = [
     "Discrete",
+    "FreeSum",
     "Jacobi",
     "Law",
     "MarchenkoPastur",
     "Semicircle",
     "discrete",
+    "free_sum",
     "jacobi",
     "marchenko_pastur",
     "semicircle",
@@ -41,6 +43,19 @@ _SUM_TOLERANCE = 1e-9
 
 # Entries of the largest temporary array of a sum over atoms.
 _BLOCK = 2**20
+
+_EPS = float(np.finfo(np.float64).eps)
+
+# Nodes per interval from which the solution of a free sum's equation starts.
+_TABLE = 192
+
+# Relative distance of singular points from an end of an arc below which equal angles do not do;
+# that from a cusp below which no nodes are needed; and the angle, over pi/2, of the singular points
+# that other nodes allow for, without and with narrow places.
+_CLOSE, _CUSP, _STRIP = 0.01, 3e-4, (0.35, 0.55)
+
+# Panels of Gauss-Legendre nodes on which a law without closed forms integrates its logarithm.
+_LEGENDRE = np.polynomial.legendre.leggauss(16)
 
 
 def _numbers(name: str, value: object, must: str, kinds: str = "iuf") -> NDArray[Any]:
@@ -64,7 +79,7 @@ def _answer(values: NDArray[Any]) -> NDArray[Any]:
 
 
 class Law(ABC):
-    """A law of eigenvalues; what `marchenko_pastur`, `semicircle`, `jacobi` and `discrete` return.
+    """A law of eigenvalues: what `marchenko_pastur`, `semicircle`, `jacobi` and others return.
 
     Functions of a position take numbers, or arrays of any shape, and return the same shape. The
     Cauchy transform has the sign of G(z) = E 1/(z - x), so that the density is
@@ -278,6 +293,40 @@ class Law(ABC):
         Law
         """
 
+    # What a free sum asks of its law, above the real axis or off the law.
+
+    def _resolvents(self, z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the Cauchy transform and its derivative, by differences."""
+        value = np.asarray(self.cauchy(z))
+        slope = np.empty_like(value)
+        real = z.imag == 0
+        points = np.array([*self.edges, *(position for position, _ in self.atoms)])
+        if real.any():
+            u = z.real[real]
+            reach = np.abs(u[:, np.newaxis] - points).min(axis=1)
+            slope[real] = self.cauchy(u + 1e-8j * reach).imag / (1e-8 * reach)
+        z = z[~real]
+        step = 5e-4 * z.imag
+        near = self.cauchy(z + step) - self.cauchy(z - step)
+        far = self.cauchy(z + 2 * step) - self.cauchy(z - 2 * step)
+        slope[~real] = (8 * near - far) / (12 * step)
+        return value, slope
+
+    def _potential(self, z: NDArray[Any]) -> NDArray[Any]:
+        """Return E log(z - x), by integrating the Cauchy transform downwards."""
+        points = [*self.edges, *(position for position, _ in self.atoms)]
+        middle, length = (max(points) + min(points)) / 2, max(points) - min(points)
+        top = 4 * np.maximum(length, z.imag) + np.abs(z.real - middle)
+        nodes, weights = self.quadrature(64)
+        value = np.log(z.real[:, np.newaxis] + 1j * top[:, np.newaxis] - nodes) @ weights
+        rise = np.log(top / z.imag)
+        panels = max(math.ceil(rise.max()), 1) if len(rise) else 1
+        for x, w in zip(*_LEGENDRE, strict=True):
+            for panel in range(panels):
+                height = z.imag * np.exp(rise * (panel + (1 + x) / 2) / panels)
+                value -= 1j * self.cauchy(z.real + 1j * height) * height * rise * w / (2 * panels)
+        return np.asarray(value)
+
 
 class _ClosedForm(Law):
     """A law of atoms and at most one interval, on which everything is known in closed form.
@@ -325,11 +374,17 @@ class _ClosedForm(Law):
         """Return the Cauchy transform, given sqrt((z - low)(z - high)) ~ z."""
         raise NotImplementedError
 
+    @property
+    def _resolvent_slopes(self) -> tuple[float, float]:
+        """Numbers a, b for which the Cauchy transform is 2 a/(b z - constant + root)."""
+        return 1.0, 1.0
+
     def _centre(self, u: FloatArray) -> FloatArray:
         """Return the real part of the Cauchy transform on the interval."""
         raise NotImplementedError
 
-    def _mean_log(self, z: FloatArray) -> FloatArray:
+    def _mean_log(self, z: NDArray[Any]) -> NDArray[Any]:
+        """Return E log(1 + z x), for real z or in the upper half plane."""
         raise NotImplementedError
 
     def _power(self, k: int) -> float:
@@ -436,15 +491,34 @@ class _ClosedForm(Law):
             transform += self._mass / self._unit * value
         return _answer(transform)
 
+    def _resolvents(self, z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        value, slope = np.zeros_like(z), np.zeros_like(z)
+        rows = max(_BLOCK // max(len(self._positions), 1), 1)
+        for start in range(0, len(z) if len(self._positions) else 0, rows):
+            block = slice(start, start + rows)
+            inverse = 1 / (z[block, np.newaxis] - self._positions)
+            value[block] = inverse @ self._masses
+            inverse *= inverse
+            slope[block] = -(inverse @ self._masses)
+        if self._mass > 0:
+            low, high = self._ends
+            first, second = self._resolvent_slopes
+            u = z / self._unit
+            root = np.sqrt(u - low) * np.sqrt(u - high)
+            part = self._resolvent(u, root)
+            turn = second + (u - (low + high) / 2) / root
+            value += self._mass / self._unit * part
+            slope -= self._mass / self._unit**2 / (2 * first) * part**2 * turn
+        return value, slope
+
+    def _potential(self, z: NDArray[Any]) -> NDArray[Any]:
+        value = self._over_atoms(lambda z, position: np.log(z - position), z)
+        if self._mass > 0:
+            value += self._mass * (np.log(z) + self._mean_log(-self._unit / z))
+        return value
+
     def logdet(self, z: ArrayLike) -> FloatArray:
-        z = _reals("z", z)
-        points = [*self._positions, *self.edges]
-        low, high = min(points), max(points)
-        with np.errstate(invalid="ignore"):
-            allowed = np.isfinite(z) & (1 + z * low > 0) & (1 + z * high > 0)
-        if not allowed.all():
-            must = f"finite, with 1 + z x > 0 for x from {low:g} to {high:g}"
-            raise _check.bad("z", must, z[~allowed])
+        z = _invertible(z, [*self._positions, *self.edges])
         value = self._over_atoms(lambda z, position: np.log1p(z * position), z)
         if self._mass > 0:
             value += self._mass * self._mean_log(z * self._unit)
@@ -464,35 +538,12 @@ class _ClosedForm(Law):
         if self._mass > 0:
             low, high = self._ends
             width = high - low
-            left, right, spacing = self._angles(n)
+            left, right, spacing = _angles(n, self._gaps)
             tilted = left * right * self._tilt(width * left, width * right) * spacing
             nodes = np.concatenate([nodes, self._unit * (low + width * left)])
             weights = np.concatenate([weights, self._mass * tilted / tilted.sum()])
         order = np.argsort(nodes, kind="stable")
         return nodes[order], weights[order] / weights.sum()
-
-    def _angles(self, n: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return sin^2 and cos^2 of half of n angles, and the spacing of these.
-
-        Midpoints of equal angles converge like rate^(2n), given by the nearest pole of the tilt.
-        Where that is slow, angle = pi/(1 + exp(-w)) with equal steps in w: this converges like
-        exp(-pi^2/step), however close to the ends the tilt or the integrand has its poles.
-        """
-        gaps = np.array(self._gaps)
-        rate = np.max((np.sqrt(gaps) + np.sqrt(1 + gaps)) ** -2.0)
-        # Towards an end the integrand in w falls as angle^3/(angle^2 + 4 gap); it is cut where that
-        # is as small as the error of the steps, for n steps between the cuts.
-        cuts = np.exp(-_CUTS[:, np.newaxis])
-        cubic = np.cbrt(4 * np.minimum(gaps, 1.0) * cuts)
-        reaches = np.log(np.pi / np.maximum(cubic, cuts))
-        fine = _CUTS * reaches.sum(axis=1) <= np.pi**2 * n
-        reach = reaches[max(np.count_nonzero(fine) - 1, 0)]
-        if rate**2 <= math.exp(-(np.pi**2) / reach.sum()):
-            angle = (np.arange(n) + 0.5) * np.pi / n
-            return np.sin(angle / 2) ** 2, np.cos(angle / 2) ** 2, np.ones(n)
-        w = -reach[0] + (np.arange(n) + 0.5) * reach.sum() / n
-        angle, rest = np.pi / (1 + np.exp(-w)), np.pi / (1 + np.exp(w))
-        return np.sin(angle / 2) ** 2, np.sin(rest / 2) ** 2, angle * rest
 
 
 @dataclass(frozen=True, repr=False)
@@ -545,8 +596,8 @@ class Semicircle(_ClosedForm):
     def _centre(self, u: FloatArray) -> FloatArray:
         return u / 2
 
-    def _mean_log(self, z: FloatArray) -> FloatArray:
-        square = (2 * z / (1 + np.sqrt((1 - 2 * z) * (1 + 2 * z)))) ** 2
+    def _mean_log(self, z: NDArray[Any]) -> NDArray[Any]:
+        square = (2 * z / (1 + np.sqrt(1 - 2 * z) * np.sqrt(1 + 2 * z))) ** 2
         return np.asarray(square / 2 - np.log1p(square))
 
     def _power(self, k: int) -> float:
@@ -636,7 +687,7 @@ class MarchenkoPastur(_ClosedForm):
     def _centre(self, u: FloatArray) -> FloatArray:
         return (1 - _over(self._excess, u)) / (2 * self._aspect)
 
-    def _mean_log(self, z: FloatArray) -> FloatArray:
+    def _mean_log(self, z: NDArray[Any]) -> NDArray[Any]:
         low, high = self._ends
         root = np.sqrt(1 + z * low) * np.sqrt(1 + z * high)
         eta = 2 / (1 + z * self._excess + root)  # E 1/(1 + z x)
@@ -778,10 +829,15 @@ class Jacobi(_ClosedForm):
         small = self._pair[0]
         return np.asarray(2 * (1 - small) / ((1 - 2 * small) * z - self._low_gap + root))
 
+    @property
+    def _resolvent_slopes(self) -> tuple[float, float]:
+        small = self._pair[0]
+        return 1 - small, 1 - 2 * small
+
     def _centre(self, u: FloatArray) -> FloatArray:
         return (_over(self._high_gap, 1 - u) - _over(self._low_gap, u)) / (2 * self._pair[0])
 
-    def _mean_log(self, z: FloatArray) -> FloatArray:
+    def _mean_log(self, z: NDArray[Any]) -> NDArray[Any]:
         # y in (-small, 0) for z > 0 solves z (small + y)(large + y) + y (1 + y) = 0.
         small, large = self._pair
         low, high = self._ends
@@ -846,6 +902,586 @@ class Discrete(_ClosedForm):
         return 0.0
 
 
+@dataclass(frozen=True)
+class FreeSum(Law):
+    """The free sum of a law and a semicircle, by Biane's parametrisation; see `free_sum`.
+
+    With G the Cauchy transform of the law, that of the sum at z = w + variance G(w) is G(w), for w
+    on or above a curve u + i v(u); the curve itself belongs to real z, with density
+    v/(pi variance). Above the curve the map from w to z is one to one, and every w with a positive
+    imaginary part that gives the z wanted is on or above it.
+
+    Parameters
+    ----------
+    law : Law
+        The free sum of a law and a semicircle is replaced by that law, and the variances add up.
+    variance : float
+        Of the semicircle; positive.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> law = op.spectra.FreeSum(op.spectra.discrete([1.0], [1.0]), 0.25)
+    >>> law.edges, round(float(law.density(1.0)), 12) == round(2 / 3.141592653589793, 12)
+    ((0.0, 2.0), True)
+    """
+
+    law: Law
+    variance: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.law, Law):
+            raise _check.bad("law", "a law of op.spectra", self.law, TypeError)
+        law: Law = self.law
+        variance = _check.real("variance", self.variance, minimum=0.0, strict_minimum=True)
+        if isinstance(law, FreeSum):
+            variance += law.variance
+            law = law.law
+        if isinstance(law, Jacobi) and law.per_dimension:
+            law = dataclasses.replace(law, per_dimension=False)
+        object.__setattr__(self, "law", law)
+        object.__setattr__(self, "variance", variance)
+
+    def scaled(self, factor: float) -> FreeSum:
+        """Return the law of `factor` times x."""
+        factor = _factor(factor)
+        return FreeSum(self.law.scaled(factor), self.variance * factor**2)
+
+    # ---- edges ----
+
+    @cached_property
+    def _root(self) -> float:
+        return math.sqrt(self.variance)
+
+    @cached_property
+    def _curve(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Ends of the curve's arcs in u, narrow places between them, and how narrow they are.
+
+        An arc ends where E 1/(u - x)^2 = 1/variance. In each gap of the law that function is
+        convex; where its minimum is just above 1/variance, an arc nearly ends.
+        """
+        t = self.variance
+        blocks = sorted(
+            [
+                *zip(self.law.edges[::2], self.law.edges[1::2], strict=True),
+                *((x, x) for x, _ in self.law.atoms),
+            ]
+        )
+        merged = [list(blocks[0])]
+        for low, high in blocks[1:]:
+            if low > merged[-1][1]:
+                merged.append([low, high])
+            else:
+                merged[-1][1] = max(merged[-1][1], high)
+        lows, highs = np.array(merged).T
+        left, right = highs[:-1], lows[1:]
+
+        def between(a: FloatArray, b: FloatArray, angle: FloatArray) -> FloatArray:
+            return np.asarray(a + (b - a) * np.sin(angle / 2) ** 2)
+
+        def bisected(a: FloatArray, b: FloatArray, before: Callable[..., Any]) -> FloatArray:
+            low, high = np.zeros(a.shape), np.full(a.shape, np.pi)
+            for _ in range(64 if len(a) else 0):
+                middle = (low + high) / 2
+                short = before(between(a, b, middle))
+                low, high = np.where(short, middle, low), np.where(short, high, middle)
+            return between(a, b, (low + high) / 2)
+
+        def fall(u: FloatArray) -> FloatArray:  # E 1/(u - x)^2
+            with np.errstate(all="ignore"):
+                value = -self._at(u + 0j)[1].real
+            return np.where(np.isnan(value), np.inf, value)
+
+        def bend(u: FloatArray) -> FloatArray:  # its derivative, by a complex step
+            step = 1e-6 * np.minimum(u - left, right - u)
+            with np.errstate(all="ignore"):
+                value = -self._at(u + 1j * step)[1].imag / step
+            return np.where(np.isnan(value), np.where(u - left < right - u, -np.inf, np.inf), value)
+
+        lowest = bisected(left, right, lambda u: bend(u) < 0)
+        open_ = t * fall(lowest) < 1
+        near = np.concatenate([lows[:1], highs[-1:], left[open_], right[open_]])
+        far = np.concatenate(
+            [lows[:1] - self._root, highs[-1:] + self._root, lowest[open_], lowest[open_]]
+        )
+        ends = np.sort(bisected(near, far, lambda u: t * fall(u) > 1))
+        shut = lowest[~open_]
+        # Near a cusp v^2 = 3 ((u - lowest)^2 + width^2).
+        return ends, shut, self._height(shut) / math.sqrt(3)
+
+    @cached_property
+    def _edges(self) -> FloatArray:
+        ends = self._curve[0]
+        with np.errstate(all="ignore"):
+            edges = ends + self.variance * self._at(ends + 0j)[0].real
+        return np.maximum.accumulate(np.where(np.isfinite(edges), edges, ends))
+
+    @cached_property
+    def _heaps(self) -> FloatArray:
+        """Mass up to the end of each interval."""
+        ends = self._curve[0]
+        gaps = (ends[1:-1:2] + ends[2::2]) / 2
+        return np.append(np.asarray(self.law.cdf(gaps)), 1.0)
+
+    @property
+    def support(self) -> tuple[float, float] | None:
+        """Lowest and highest point of the law."""
+        return self.edges[0], self.edges[-1]
+
+    @property
+    def atoms(self) -> tuple[tuple[float, float], ...]:
+        """Nothing: those of the law are spread by the semicircle."""
+        return ()
+
+    @cached_property
+    def edges(self) -> tuple[float, ...]:
+        """Edges of the part with a density, sorted: (low, high) for each of its intervals."""
+        return tuple(self._edges.tolist())
+
+    # ---- the curve ----
+
+    def _height(self, u: FloatArray) -> FloatArray:
+        """Return v(u), where E 1/((u - x)^2 + v^2) = 1/variance.
+
+        The reciprocal of the left-hand side is increasing and concave in v^2: Newton's steps reach
+        the solution from below.
+        """
+        square = np.full(u.shape, self.variance)
+        active = np.arange(u.size)
+        for _ in range(80):
+            at, v = square[active], np.sqrt(square[active])
+            with np.errstate(all="ignore"):
+                value, slope = self._at(u[active] + 1j * v)
+                mean = -value.imag / v
+                factor = 1 - 2 * mean * (1 - self.variance * mean) / (mean + slope.real)
+            factor = np.where(factor > 0.01, np.minimum(factor, 100.0), 0.01)
+            square[active] = np.clip(at * factor, 1e-200, self.variance)
+            active = active[np.abs(factor - 1) > 4 * _EPS]
+            if not len(active):
+                break
+        return np.asarray(np.sqrt(square))
+
+    def _masses(self, u: FloatArray) -> tuple[NDArray[Any], FloatArray, FloatArray]:
+        """Return w on the curve, z, and v dz/du."""
+        w = u + 1j * self._height(u)
+        value, slope = self._at(w)
+        turn = 1 + self.variance * slope
+        with np.errstate(all="ignore"):
+            mass = w.imag * np.abs(turn) ** 2 / turn.real
+        return w, u + self.variance * value.real, np.where(mass < np.inf, np.abs(mass), 0.0)
+
+    def _nodes(self, n: int, arc: int) -> tuple[FloatArray, FloatArray]:
+        """Return n nodes u on an arc, and their weights in an integral over u.
+
+        At equal angles, where the function to be integrated has no singular point close to them;
+        else those of `_graded`, cut where the mass is as small as the error exp(-c/step) of
+        equal steps. The singular points of a hard edge that has just become soft are not beyond
+        the end, but above and below it: this makes c smaller.
+        """
+        ends, lowest, narrow = self._curve
+        low, high = ends[2 * arc], ends[2 * arc + 1]
+        length = high - low
+        # Close to an end are the law's own edge, and the other end of a narrow gap.
+        blocks = np.array([*self.law.edges, *(x for x, _ in self.law.atoms)])
+        gaps = [np.abs(blocks - end).min() for end in (low, high)]
+        gaps += [low - ends[2 * arc - 1]] if arc > 0 else []
+        gaps += [ends[2 * arc + 2] - high] if 2 * arc + 2 < len(ends) else []
+        inside = (lowest > low) & (lowest < high)
+        angle = np.arccos(1 - 2 * (lowest[inside] - low + 1j * narrow[inside]) / length)
+        if min(gaps) > _CLOSE * length and np.all(2 * n * np.abs(angle.imag) > 33):
+            angle = (np.arange(n) + 0.5) * np.pi / n
+            left, right = np.sin(angle / 2) ** 2, np.cos(angle / 2) ** 2
+            spacing = np.sin(angle) / 2 * np.pi / n
+        else:
+            place = np.log(angle / (np.pi - angle))
+            place = place[np.abs(place.imag) < 1]
+            if len(place) > n / 8:
+                place = place[:0]
+            # A cusp's mass falls with the fourth power of the distance.
+            places, widths = place.real, np.maximum(np.abs(place.imag), _CUSP)
+            grid = np.linspace(-100.0, 100.0, 401)
+            left, right, spacing = _graded(grid, places, widths)
+            u = np.where(left < 0.5, low + length * left, high - length * right)
+            with np.errstate(divide="ignore"):
+                size = np.log(self._masses(u)[2] * spacing)
+            size -= size.max()
+            first = np.searchsorted(np.maximum.accumulate(size), -_CUTS)
+            last = np.searchsorted(np.maximum.accumulate(size[::-1]), -_CUTS)
+            start, stop = grid[np.maximum(first - 1, 0)], -grid[np.maximum(last - 1, 0)]
+            strip = _STRIP[len(places) > 0]
+            fine = _CUTS * (stop - start) <= strip * np.pi**2 * n
+            k = max(int(np.count_nonzero(fine)) - 1, 0)
+            step = (stop[k] - start[k]) / n
+            y = start[k] + (np.arange(n) + 0.5) * step
+            left, right, spacing = _graded(y, places, widths)
+            spacing = spacing * step
+        u = np.where(left < 0.5, low + length * left, high - length * right)
+        return u, length * spacing
+
+    def _arcs(self, n: int) -> list[tuple[NDArray[Any], FloatArray, FloatArray]]:
+        """Return n points w of the curve, z and the mass of each, for each interval."""
+        arcs = []
+        for arc, total in enumerate(np.diff(self._heaps, prepend=0.0)):
+            u, spacing = self._nodes(n, arc)
+            w, x, mass = self._masses(u)
+            x = np.clip(x, self._edges[2 * arc], self._edges[2 * arc + 1])
+            mass *= spacing
+            if mass.sum() == 0:  # one node, at a cusp
+                mass = spacing
+            arcs.append((w, np.maximum.accumulate(x), mass * (total / mass.sum())))
+        return arcs
+
+    @cached_property
+    def _table(self) -> list[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
+        """z, u, v^2 and the mass below, at points of each arc, its ends included."""
+        table = []
+        ends, edges = self._curve[0], self._edges
+        for arc, (w, x, mass) in enumerate(self._arcs(_TABLE)):
+            two = slice(2 * arc, 2 * arc + 2)
+            start, stop = self._heaps[arc] - mass.sum(), self._heaps[arc]
+            below = np.clip(start + np.cumsum(mass) - mass / 2, start, stop)
+            table.append(
+                (
+                    np.concatenate([edges[two][:1], x, edges[two][1:]]),
+                    np.concatenate([ends[two][:1], w.real, ends[two][1:]]),
+                    np.concatenate([[0.0], w.imag**2, [0.0]]),
+                    np.concatenate([[start], below, [stop]]),
+                )
+            )
+        return table
+
+    # ---- from z to w ----
+
+    def _at(self, w: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the law's G(w) and G'(w), infinite or NaN where they are singular."""
+        with np.errstate(all="ignore"):
+            return self.law._resolvents(w)
+
+    def _above(self, z: NDArray[Any], w: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return w above or on the curve, and G(w), for z = w + variance G(w), from a start."""
+        t, floor = self.variance, z.imag
+        value = np.empty_like(w)
+        active = np.arange(w.size)
+        for count in range(40):
+            at, goal = w[active], z[active]
+            with np.errstate(all="ignore"):
+                here, slope = self._at(at)
+                shift = t * here
+                rest = at + shift - goal
+                step = rest / (1 + t * slope)
+            value[active] = here
+            # Rounding: later iterates are as good as they get.
+            slack = 4 * 4.0 ** max(count - 11, 0) * _EPS if count < 18 else 2**14 * _EPS
+            size = np.abs(at.real)
+            done = np.abs(rest.real) <= slack * (size + np.abs(shift))
+            spread = at.imag + np.abs(shift.imag) + t * np.abs(slope.imag) * size
+            done &= np.abs(rest.imag) <= slack * spread
+            moved = at - np.where(np.isfinite(step), step, 0.25 * at.imag)
+            low = np.maximum(floor[active], 0.1 * at.imag)
+            low = np.where(
+                floor[active] > 0, np.minimum(low, np.maximum(floor[active], moved.imag)), low
+            )
+            w[active] = np.where(done, at, moved.real + 1j * np.maximum(moved.imag, low))
+            active = active[~done]
+            if not len(active):
+                return w, value
+        w[active] = self._bisected(z[active])
+        value[active] = self._at(w[active])[0]
+        return w, value
+
+    def _bisected(self, z: NDArray[Any]) -> NDArray[Any]:
+        """Return w for z by nested bisection, which cannot fail: both maps are monotone."""
+        t, root = self.variance, self._root
+        low, high = z.real - root, z.real + root
+
+        def height(u: FloatArray) -> FloatArray:
+            below = np.maximum(z.imag, 1e-30 * root)
+            above = z.imag + root
+            for _ in range(60):
+                v = np.sqrt(below) * np.sqrt(above)
+                short = v + t * self._at(u + 1j * v)[0].imag < z.imag
+                below, above = np.where(short, v, below), np.where(short, above, v)
+            return np.asarray(np.sqrt(below) * np.sqrt(above))
+
+        for _ in range(56):
+            u = (low + high) / 2
+            w = u + 1j * height(u)
+            short = u + t * self._at(w)[0].real < z.real
+            low, high = np.where(short, u, low), np.where(short, high, u)
+        return w
+
+    def _inside(self, x: FloatArray) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return w and G(w) for x between the edges of an interval."""
+        law = self.law
+        if isinstance(law, MarchenkoPastur):
+            # 1/G solves a cubic with real coefficients, of which the other solution is real.
+            unit = max(map(abs, self.edges))
+            first, second = law.scale / unit, law.scale / (law.ratio * unit)
+            y, s = x / unit, (self._root / unit) ** 2
+            b, c, d = first - y - second, second * y + s, -second * s
+            q = (b**2 - 3 * c) / 9
+            r = (b * (2 * b**2 - 9 * c) + 27 * d) / 54
+            cube = -np.sign(r) * np.cbrt(np.abs(r) + np.sqrt(np.maximum(r**2 - q**3, 0.0)))
+            pair = np.divide(q, cube, out=np.zeros_like(q), where=cube != 0)
+            real, imaginary = -(cube + pair) / 2 - b / 3, math.sqrt(0.75) * np.abs(cube - pair)
+            square = real**2 + imaginary**2
+            with np.errstate(all="ignore"):
+                w = unit * ((y - s * real / square) + 1j * s * imaginary / square)
+            w = np.where(np.isfinite(w) & (w.imag > 0), w, x + 1j * self._root)
+        else:
+            w = np.empty(x.shape, dtype=np.complex128)
+            arc = np.searchsorted(self._edges, x) // 2
+            for k, (at, u, square, _) in enumerate(self._table):
+                here = arc == k
+                y = x[here]
+                w[here] = np.interp(y, at, u) + 1j * np.sqrt(np.interp(y, at, square))
+            w.imag = np.where(w.imag > 0, w.imag, 1e-3 * self._root)
+        return self._above(x + 0j, w)
+
+    def _outside(self, x: FloatArray) -> FloatArray:
+        """Return the real w for x off the intervals, or at their edges."""
+        ends, t = self._curve[0], self.variance
+        gap = np.searchsorted(self._edges, x, side="left")
+        gap = (gap + (gap < len(ends)) * np.isin(x, self._edges)) // 2
+        low = np.maximum(np.append(-np.inf, ends[1::2])[gap], x - self._root)
+        high = np.minimum(np.append(ends[::2], np.inf)[gap], x + self._root)
+        high = np.maximum(low, high)
+        u = np.clip(x, low, high)
+        for _ in range(120 if u.size else 0):
+            with np.errstate(all="ignore"):
+                value, slope = self._at(u + 0j)
+                rest = u + t * value.real - x
+                moved = u - rest / (1 + t * slope.real)
+            low, high = np.where(rest < 0, u, low), np.where(rest > 0, u, high)
+            tame = (moved > low) & (moved < high)
+            moved = np.where(rest == 0, u, np.where(tame, moved, (low + high) / 2))
+            still = np.abs(moved - u) <= _EPS * np.abs(u)
+            u = moved
+            if still.all():
+                break
+        return u
+
+    def _interior(self, x: FloatArray) -> NDArray[np.bool_]:
+        return np.asarray(
+            (np.searchsorted(self._edges, x) % 2 == 1) & ~np.isin(x, self._edges) & np.isfinite(x)
+        )
+
+    # ---- the law ----
+
+    def density(self, x: ArrayLike) -> FloatArray:
+        """Return the density; 0 at the edges and outside."""
+        x = _reals("x", x)
+        density = np.zeros(x.shape)
+        inside = self._interior(x)
+        density[inside] = self._inside(x[inside])[0].imag / (math.pi * self.variance)
+        density[np.isnan(x)] = np.nan
+        return _answer(density)
+
+    def cdf(self, x: ArrayLike) -> FloatArray:
+        """Return the mass of (-inf, x]."""
+        x = _reals("x", x)
+        inside = self._interior(x)
+        heaps = np.append(0.0, self._heaps)
+        total = np.asarray(heaps[np.searchsorted(self._edges[1::2], x, side="right")])
+        total[inside] = self._below(x[inside], *self._inside(x[inside]))
+        return _answer(np.where(np.isnan(x), np.nan, total))
+
+    def _below(self, x: FloatArray, w: NDArray[Any], value: NDArray[Any]) -> FloatArray:
+        """Return the mass below x: -Im(E log(w - x) + variance G^2/2)/pi, up to a constant."""
+        turn = self.law._potential(w).imag + self.variance * value.real * value.imag
+        heaps = np.append(0.0, self._heaps)
+        arc = np.searchsorted(self._edges, x) // 2
+        return np.asarray(np.clip(1 - turn / math.pi, heaps[arc], heaps[arc + 1]))
+
+    def quantile(self, p: ArrayLike) -> FloatArray:
+        """Return the lowest x with ``cdf(x) >= p``, never inside a gap."""
+        p = _reals("p", p)
+        if not np.all((p >= 0) & (p <= 1)):
+            raise _check.bad("p", "between 0 and 1", p)
+        shape, p = p.shape, p.ravel()
+        arc = np.minimum(np.searchsorted(self._heaps, p), len(self._heaps) - 1)
+        start, stop = self._edges[2 * arc], self._edges[2 * arc + 1]
+        bottom, top = np.append(0.0, self._heaps)[arc], self._heaps[arc]
+        # Newton's steps between bounds, in an angle that resolves both ends of an interval.
+        angle = np.empty(p.shape)
+        for k, (at, _, _, below) in enumerate(self._table):
+            here = arc == k
+            angles = 2 * np.arctan2(np.sqrt(at - at[0]), np.sqrt(at[-1] - at))
+            angle[here] = np.interp(p[here], below, angles)
+        low, high = np.zeros(p.shape), np.full(p.shape, np.pi)
+        active = np.nonzero((p > bottom) & (p < top) & (start < stop))[0]
+        for _ in range(80 if len(active) else 0):
+            at, width = angle[active], (stop - start)[active]
+            x = start[active] + width * np.sin(at / 2) ** 2
+            inside = self._interior(x)
+            rest = np.where(at < np.pi / 2, bottom[active], top[active]) - p[active]
+            speed = np.zeros(x.shape)
+            w, value = self._inside(x[inside])
+            rest[inside] = self._below(x[inside], w, value) - p[active][inside]
+            speed[inside] = w.imag / (math.pi * self.variance)
+            speed *= width * np.sin(at) / 2
+            short = rest < 0
+            low[active] = np.where(short, at, low[active])
+            high[active] = np.where(short, high[active], at)
+            with np.errstate(all="ignore"):
+                step = rest / speed
+            moved = at - step
+            tame = (moved > low[active]) & (moved < high[active])
+            moved = np.where(tame, moved, (low[active] + high[active]) / 2)
+            done = (np.abs(rest) <= _EPS / 2) | (np.abs(step) <= 2 * _EPS * at)
+            angle[active] = np.where(done, at, moved)
+            active = active[~done & (high[active] - low[active] > _EPS * at)]
+            if not len(active):
+                break
+        inner = start + (stop - start) * np.sin(angle / 2) ** 2
+        return _answer(np.where(p <= bottom, start, np.where(p >= top, stop, inner)).reshape(shape))
+
+    def cauchy(self, z: ArrayLike) -> NDArray[Any]:
+        """Return the Cauchy transform G(z) = E 1/(z - x)."""
+        z = _numbers("z", z, "a complex number or an array of them", kinds="iufc")
+        x = z.real
+        off = (np.searchsorted(self._edges, x) % 2 == 0) & ~np.isin(x, self._edges)
+        on_law = (z.imag == 0) & ~off
+        if on_law.any():
+            raise _check.bad("z", "off the law's support where it is real", z[on_law])
+        if z.dtype == np.float64:
+            return self.hilbert(z)
+        transform = np.empty(z.shape, dtype=np.complex128)
+        real = z.imag == 0
+        transform[real] = self.hilbert(x[real])
+        goal = x[~real] + 1j * np.abs(z.imag[~real])
+        start = goal + 1j * self._root
+        for _ in range(2):
+            start = goal - self.variance * self._at(start)[0]
+        value = self._above(goal, start)[1]
+        transform[~real] = np.where(z.imag[~real] > 0, value, value.conj())
+        return _answer(transform)
+
+    def hilbert(self, x: ArrayLike) -> FloatArray:
+        """Return the real part of the Cauchy transform on the real axis."""
+        x = _reals("x", x)
+        value = np.empty(x.shape)
+        inside = self._interior(x)
+        value[inside] = self._inside(x[inside])[1].real
+        w = self._outside(x[~inside])
+        value[~inside] = self._at(w + 0j)[0].real
+        return _answer(value)
+
+    def logdet(self, z: ArrayLike) -> FloatArray:
+        """Return the log-determinant per eigenvalue, E log(1 + z x)."""
+        z = _invertible(z, self.edges)
+        value = np.zeros(z.shape)
+        moved = z != 0
+        slope = z[moved]
+        # E log(y - x) is that of the law at w, plus variance G^2/2.
+        y = -1 / slope
+        w = self._outside(y)
+        transform = self._at(w + 0j)[0].real
+        part = np.empty(w.shape)
+        same = w * y > 0
+        part[same] = self.law.logdet(-1 / w[same])
+        part[same] += np.log1p(slope[same] * self.variance * transform[same])
+        u = w[~same]
+        reach = np.abs(u[:, np.newaxis] - self._curve[0]).min(axis=1, initial=np.inf)
+        part[~same] = self.law._potential(u + 1e-9j * reach).real + np.log(np.abs(slope[~same]))
+        value[moved] = part + self.variance * transform**2 / 2
+        return _answer(value)
+
+    def moments(self, k: int) -> float:
+        """Return the k-th moment, E x^k."""
+        k = _check.integer("k", k, minimum=0)
+        # The sum over j of C(k, j)/(j + 1) variance^j times the coefficient of order k - 2 j of
+        # M^(j + 1), M the generating function of the law's moments.
+        series = np.array([self.law.moments(j) for j in range(k + 1)])
+        power, moment, factor = series, 0.0, 1.0
+        with np.errstate(over="ignore"):
+            for j in range(k // 2 + 1):
+                moment += factor / (j + 1) * float(power[k - 2 * j])
+                factor *= self.variance * (k - j) / (j + 1)
+                power = np.convolve(power, series)[: k + 1]
+        return moment
+
+    def quadrature(self, n: int) -> tuple[FloatArray, FloatArray]:
+        """Return nodes and weights that integrate functions over the law.
+
+        Parameters
+        ----------
+        n : int
+            Number of nodes on each interval, at least 1. 200 give twelve digits of smooth
+            functions, and of the law's own Hilbert transform; nine or more where a hard edge
+            has only just become soft, or a gap is about to open. A law of many atoms that
+            nearly separate asks for some twenty for each.
+
+        Returns
+        -------
+        nodes : array
+            In increasing order.
+        weights : array
+            Not negative, with sum 1.
+        """
+        n = _check.integer("n", n, minimum=1)
+        arcs = self._arcs(n)
+        nodes = np.concatenate([x for _, x, _ in arcs])
+        weights = np.concatenate([mass for _, _, mass in arcs])
+        return nodes, weights / weights.sum()
+
+
+def _graded(
+    y: FloatArray, places: FloatArray, widths: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return sin^2 and cos^2 of half of angles, and the derivative of the former by y.
+
+    With s = log(angle/(pi - angle)), y = s + the sum of asinh((s - place)/width): equal steps in y
+    see singular points close to an end, and those at place + i width.
+    """
+    low, high = np.full(y.shape, -100.0), np.full(y.shape, 100.0)
+    for _ in range(60):
+        s = (low + high) / 2
+        short = s + np.arcsinh((s[:, np.newaxis] - places) / widths).sum(axis=1) < y
+        low, high = np.where(short, s, low), np.where(short, high, s)
+    s = (low + high) / 2
+    speed = 1 + (1 / np.hypot(s[:, np.newaxis] - places, widths)).sum(axis=1)
+    near, far = 1 / (1 + np.exp(-s)), 1 / (1 + np.exp(s))
+    left, right = np.sin(np.pi * near / 2), np.sin(np.pi * far / 2)
+    return left**2, right**2, np.pi * left * right * near * far / speed
+
+
+def _angles(n: int, ends: tuple[float, float]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return sin^2 and cos^2 of half of n angles, and the spacing of these.
+
+    Midpoints of equal angles converge like rate^(2n), given by the nearest pole of the tilt.
+    Where that is slow, angle = pi/(1 + exp(-w)) with equal steps in w: this converges like
+    exp(-pi^2/step), however close to the ends the tilt or the integrand has its poles.
+    """
+    gaps = np.array(ends)
+    rate = np.max((np.sqrt(gaps) + np.sqrt(1 + gaps)) ** -2.0)
+    # Towards an end the integrand in w falls as angle^3/(angle^2 + 4 gap); it is cut where that
+    # is as small as the error of the steps, for n steps between the cuts.
+    cuts = np.exp(-_CUTS[:, np.newaxis])
+    cubic = np.cbrt(4 * np.minimum(gaps, 1.0) * cuts)
+    reaches = np.log(np.pi / np.maximum(cubic, cuts))
+    fine = _CUTS * reaches.sum(axis=1) <= np.pi**2 * n
+    reach = reaches[max(np.count_nonzero(fine) - 1, 0)]
+    if rate**2 <= math.exp(-(np.pi**2) / reach.sum()):
+        angle = (np.arange(n) + 0.5) * np.pi / n
+        return np.sin(angle / 2) ** 2, np.cos(angle / 2) ** 2, np.ones(n)
+    w = -reach[0] + (np.arange(n) + 0.5) * reach.sum() / n
+    angle, rest = np.pi / (1 + np.exp(-w)), np.pi / (1 + np.exp(w))
+    return np.sin(angle / 2) ** 2, np.sin(rest / 2) ** 2, angle * rest
+
+
+def _invertible(z: object, points: Sequence[float]) -> FloatArray:
+    """Return real z with 1 + z x > 0 between the points."""
+    z = _reals("z", z)
+    low, high = min(points), max(points)
+    with np.errstate(invalid="ignore"):
+        allowed = np.isfinite(z) & (1 + z * low > 0) & (1 + z * high > 0)
+    if not allowed.all():
+        must = f"finite, with 1 + z x > 0 for x from {low:g} to {high:g}"
+        raise _check.bad("z", must, z[~allowed])
+    return z
+
+
 def _factor(factor: object) -> float:
     return _check.real("factor", factor, minimum=0.0, strict_minimum=True)
 
@@ -855,8 +1491,10 @@ def _over(numerator: float, x: FloatArray) -> FloatArray:
     return numerator / x if numerator else np.zeros(x.shape)
 
 
-def _shifted_log(shifted: FloatArray, base: float, y: FloatArray) -> FloatArray:
+def _shifted_log(shifted: NDArray[Any], base: float, y: NDArray[Any]) -> NDArray[Any]:
     """Return shifted log(shifted/base) for shifted = base + y."""
+    if np.iscomplexobj(shifted):
+        return np.asarray(shifted * np.log(shifted / base))
     change = y / base
     return np.asarray(
         shifted
@@ -1006,3 +1644,47 @@ def discrete(atoms: ArrayLike, weights: ArrayLike) -> Discrete:
     (4.0, None, ())
     """
     return Discrete(*_checked_atoms("atoms", atoms, weights))
+
+
+def free_sum(law: Law, variance: float) -> Law:
+    """Return the free sum of a law and a semicircle.
+
+    The law of the eigenvalues of A + B, for a large symmetric matrix A with eigenvalues of the
+    given law, and an independent B with Gaussian entries of variance `variance`/d.
+
+    Parameters
+    ----------
+    law : Law
+        Any law; its atoms are spread by the semicircle.
+    variance : float
+        Of the semicircle; at least 0.
+
+    Returns
+    -------
+    Law
+        `law` itself for `variance` 0; a semicircle for a semicircle.
+
+    Raises
+    ------
+    TypeError
+        If `law` is not a law.
+    ValueError
+        If `variance` is negative.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> law = op.spectra.free_sum(op.spectra.discrete([-1.0, 1.0], [0.5, 0.5]), 0.25)
+    >>> len(law.edges) // 2, law.moments(2), float(law.quantile(0.5)) == law.edges[1]
+    (2, 1.25, True)
+    >>> op.spectra.free_sum(op.spectra.semicircle(1.0), 2.0)
+    Semicircle(variance=3.0)
+    """
+    if not isinstance(law, Law):
+        raise _check.bad("law", "a law of op.spectra", law, TypeError)
+    variance = _check.real("variance", variance, minimum=0.0)
+    if variance == 0:
+        return law
+    if isinstance(law, Semicircle):
+        return Semicircle(law.variance + variance)
+    return FreeSum(law, variance)
