@@ -328,12 +328,10 @@ class Law(ABC):
         return np.asarray(value)
 
 
-class _ClosedForm(Law):
-    """A law of atoms and at most one interval, on which everything is known in closed form.
+class _Atoms(Law):
+    """A law of atoms, and what laws with an interval as well derive from it.
 
-    The interval is that of a standard law of mass 1, on `_ends`, scaled by `_unit`. The methods
-    with an underscore are about the standard law. Their angle is that of
-    u = low + (high - low) sin(angle/2)^2, from 0 to pi.
+    The methods `_interval_...` give the share of the interval: of none here.
     """
 
     def __repr__(self) -> str:
@@ -344,59 +342,10 @@ class _ClosedForm(Law):
         ]
         return f"{type(self).__name__}({', '.join(fields)})"
 
-    # Mass of the interval, and the scale of the standard law.
-    @property
-    def _mass(self) -> float:
-        raise NotImplementedError
-
-    @property
-    def _unit(self) -> float:
-        raise NotImplementedError
-
-    @property
-    def _ends(self) -> tuple[float, float]:
-        raise NotImplementedError
-
-    @property
-    def _gaps(self) -> tuple[float, float]:
-        """Distance of the poles of `_tilt` from the ends, relative to the interval's length."""
-        return np.inf, np.inf
-
-    def _tilt(self, left: FloatArray, right: FloatArray) -> FloatArray:
-        """Return density / sqrt(left right) at the distances `left` and `right` from the ends."""
-        raise NotImplementedError
-
-    def _below(self, angle: FloatArray) -> FloatArray:
-        """Return the mass below an angle."""
-        raise NotImplementedError
-
-    def _resolvent(self, z: NDArray[Any], root: NDArray[Any]) -> NDArray[Any]:
-        """Return the Cauchy transform, given sqrt((z - low)(z - high)) ~ z."""
-        raise NotImplementedError
-
-    @property
-    def _resolvent_slopes(self) -> tuple[float, float]:
-        """Numbers a, b for which the Cauchy transform is 2 a/(b z - constant + root)."""
-        return 1.0, 1.0
-
-    def _centre(self, u: FloatArray) -> FloatArray:
-        """Return the real part of the Cauchy transform on the interval."""
-        raise NotImplementedError
-
-    def _mean_log(self, z: NDArray[Any]) -> NDArray[Any]:
-        """Return E log(1 + z x), for real z or in the upper half plane."""
-        raise NotImplementedError
-
-    def _power(self, k: int) -> float:
-        raise NotImplementedError
-
     @property
     def support(self) -> tuple[float, float] | None:
         """Lowest and highest point of the part with a density; None if there is no such part."""
-        if self._mass == 0:
-            return None
-        low, high = self._ends
-        return low * self._unit, high * self._unit
+        return None
 
     @property
     def atoms(self) -> tuple[tuple[float, float], ...]:
@@ -434,27 +383,14 @@ class _ClosedForm(Law):
 
     def density(self, x: ArrayLike) -> FloatArray:
         x = _reals("x", x)
-        density = np.zeros(x.shape)
-        if self._mass > 0:
-            low, high = self._ends
-            left, right = x / self._unit - low, high - x / self._unit
-            inside = self._on_support(x) & ~np.isin(x, self.edges) & (left > 0) & (right > 0)
-            left, right = left[inside], right[inside]
-            tilt = self._tilt(left, right)
-            density[inside] = self._mass / self._unit * np.sqrt(left * right) * tilt
+        density = self._interval_density(x)
         density[np.isnan(x)] = np.nan
         return _answer(density)
 
     def cdf(self, x: ArrayLike) -> FloatArray:
         x = _reals("x", x)
         heaps = np.concatenate([[0.0], np.cumsum(self._masses)])
-        total = heaps[np.searchsorted(self._positions, x, side="right")]
-        if self._mass > 0:
-            low, high = self._ends
-            u = np.clip(x / self._unit, low, high)
-            angle = 2 * np.arctan2(np.sqrt(u - low), np.sqrt(high - u))
-            below = np.where(x < self.edges[1], np.clip(self._below(angle), 0.0, 1.0), 1.0)
-            total += self._mass * below
+        total = heaps[np.searchsorted(self._positions, x, side="right")] + self._interval_cdf(x)
         return _answer(np.where(np.isnan(x), np.nan, np.minimum(total, 1.0)))
 
     def cauchy(self, z: ArrayLike) -> NDArray[Any]:
@@ -465,12 +401,7 @@ class _ClosedForm(Law):
         if z.dtype == np.float64:
             return self.hilbert(z)
         transform = self._over_atoms(lambda z, position: 1 / (z - position), z)
-        if self._mass > 0:
-            low, high = self._ends
-            u = z / self._unit
-            root = np.sqrt(u - low) * np.sqrt(u - high)
-            transform += self._mass / self._unit * self._resolvent(u, root)
-        return _answer(transform)
+        return _answer(transform + self._interval_cauchy(z))
 
     def hilbert(self, x: ArrayLike) -> FloatArray:
         x = _reals("x", x)
@@ -479,71 +410,213 @@ class _ClosedForm(Law):
             distance = x - position
             return np.divide(1.0, distance, out=np.zeros_like(distance), where=distance != 0)
 
-        transform = self._over_atoms(term, x)
-        if self._mass > 0:
-            low, high = self._ends
-            u, inside = x / self._unit, self._on_support(x)
-            outside = u[~inside]
-            root = np.sqrt(np.abs(outside - low)) * np.sqrt(np.abs(outside - high))
-            value = np.empty(u.shape)
-            value[inside] = self._centre(u[inside])
-            value[~inside] = self._resolvent(outside, np.copysign(root, outside - low))
-            transform += self._mass / self._unit * value
-        return _answer(transform)
+        return _answer(self._over_atoms(term, x) + self._interval_hilbert(x))
 
     def _resolvents(self, z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        value, slope = np.zeros_like(z), np.zeros_like(z)
+        value, slope = self._interval_resolvents(z)
         rows = max(_BLOCK // max(len(self._positions), 1), 1)
         for start in range(0, len(z) if len(self._positions) else 0, rows):
             block = slice(start, start + rows)
             inverse = 1 / (z[block, np.newaxis] - self._positions)
-            value[block] = inverse @ self._masses
+            value[block] += inverse @ self._masses
             inverse *= inverse
-            slope[block] = -(inverse @ self._masses)
-        if self._mass > 0:
-            low, high = self._ends
-            first, second = self._resolvent_slopes
-            u = z / self._unit
-            root = np.sqrt(u - low) * np.sqrt(u - high)
-            part = self._resolvent(u, root)
-            turn = second + (u - (low + high) / 2) / root
-            value += self._mass / self._unit * part
-            slope -= self._mass / self._unit**2 / (2 * first) * part**2 * turn
+            slope[block] -= inverse @ self._masses
         return value, slope
 
     def _potential(self, z: NDArray[Any]) -> NDArray[Any]:
         value = self._over_atoms(lambda z, position: np.log(z - position), z)
-        if self._mass > 0:
-            value += self._mass * (np.log(z) + self._mean_log(-self._unit / z))
-        return value
+        return np.asarray(value + self._interval_potential(z))
 
     def logdet(self, z: ArrayLike) -> FloatArray:
         z = _invertible(z, [*self._positions, *self.edges])
         value = self._over_atoms(lambda z, position: np.log1p(z * position), z)
-        if self._mass > 0:
-            value += self._mass * self._mean_log(z * self._unit)
-        return _answer(value)
+        return _answer(value + self._interval_logdet(z))
 
     def moments(self, k: int) -> float:
         k = _check.integer("k", k, minimum=0)
         with np.errstate(over="ignore"):
             moment = float(self._masses @ self._positions**k) if len(self._masses) else 0.0
-            if self._mass > 0:
-                moment += self._mass * self._power(k) * float(np.float64(self._unit) ** k)
-        return moment
+            return moment + self._interval_moment(k)
 
     def quadrature(self, n: int) -> tuple[FloatArray, FloatArray]:
         n = _check.integer("n", n, minimum=1)
-        nodes, weights = self._positions, self._masses
-        if self._mass > 0:
-            low, high = self._ends
-            width = high - low
-            left, right, spacing = _angles(n, self._gaps)
-            tilted = left * right * self._tilt(width * left, width * right) * spacing
-            nodes = np.concatenate([nodes, self._unit * (low + width * left)])
-            weights = np.concatenate([weights, self._mass * tilted / tilted.sum()])
+        inner, shares = self._interval_quadrature(n)
+        nodes = np.concatenate([self._positions, inner])
+        weights = np.concatenate([self._masses, shares])
         order = np.argsort(nodes, kind="stable")
         return nodes[order], weights[order] / weights.sum()
+
+    def _interval_density(self, x: FloatArray) -> FloatArray:
+        return np.zeros(x.shape)
+
+    def _interval_cdf(self, x: FloatArray) -> FloatArray:
+        return np.zeros(x.shape)
+
+    def _interval_cauchy(self, z: NDArray[Any]) -> NDArray[Any]:
+        return np.zeros_like(z)
+
+    def _interval_hilbert(self, x: FloatArray) -> FloatArray:
+        return np.zeros(x.shape)
+
+    def _interval_resolvents(self, z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        return np.zeros_like(z), np.zeros_like(z)
+
+    def _interval_potential(self, z: NDArray[Any]) -> NDArray[Any]:
+        return np.zeros_like(z)
+
+    def _interval_logdet(self, z: FloatArray) -> NDArray[Any]:
+        return np.zeros(z.shape)
+
+    def _interval_moment(self, k: int) -> float:  # noqa: ARG002 - that of no interval is 0
+        return 0.0
+
+    def _interval_quadrature(self, n: int) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002 - none
+        return np.empty(0), np.empty(0)
+
+
+class _ClosedForm(_Atoms):
+    """A law of atoms and an interval, on which everything is known in closed form.
+
+    Its mass may be zero, at the ends of a family; then it counts as absent.
+
+    The interval is that of a standard law of mass 1, on `_ends`, scaled by `_unit`. The methods
+    with an underscore are about the standard law. Their angle is that of
+    u = low + (high - low) sin(angle/2)^2, from 0 to pi.
+    """
+
+    @property
+    @abstractmethod
+    def _mass(self) -> float:
+        """Mass of the interval."""
+
+    @property
+    @abstractmethod
+    def _unit(self) -> float:
+        """Scale of the standard law."""
+
+    @property
+    @abstractmethod
+    def _ends(self) -> tuple[float, float]:
+        """Ends of the standard interval."""
+
+    @property
+    def _gaps(self) -> tuple[float, float]:
+        """Distance of the poles of `_tilt` from the ends, relative to the interval's length."""
+        return np.inf, np.inf
+
+    @abstractmethod
+    def _tilt(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """Return density / sqrt(left right) at the distances `left` and `right` from the ends."""
+
+    @abstractmethod
+    def _below(self, angle: FloatArray) -> FloatArray:
+        """Return the mass below an angle."""
+
+    @abstractmethod
+    def _resolvent(self, z: NDArray[Any], root: NDArray[Any]) -> NDArray[Any]:
+        """Return the Cauchy transform, given sqrt((z - low)(z - high)) ~ z."""
+
+    @property
+    def _resolvent_slopes(self) -> tuple[float, float]:
+        """Numbers a, b for which the Cauchy transform is 2 a/(b z - constant + root)."""
+        return 1.0, 1.0
+
+    @abstractmethod
+    def _centre(self, u: FloatArray) -> FloatArray:
+        """Return the real part of the Cauchy transform on the interval."""
+
+    @abstractmethod
+    def _mean_log(self, z: NDArray[Any]) -> NDArray[Any]:
+        """Return E log(1 + z x), for real z or in the upper half plane."""
+
+    @abstractmethod
+    def _power(self, k: int) -> float:
+        """Return the k-th moment of the standard law."""
+
+    @property
+    def support(self) -> tuple[float, float] | None:
+        """Lowest and highest point of the part with a density; None if there is no such part."""
+        if self._mass == 0:
+            return None
+        low, high = self._ends
+        return low * self._unit, high * self._unit
+
+    def _interval_density(self, x: FloatArray) -> FloatArray:
+        if self._mass == 0:
+            return super()._interval_density(x)
+        density = np.zeros(x.shape)
+        low, high = self._ends
+        left, right = x / self._unit - low, high - x / self._unit
+        inside = self._on_support(x) & ~np.isin(x, self.edges) & (left > 0) & (right > 0)
+        left, right = left[inside], right[inside]
+        tilt = self._tilt(left, right)
+        density[inside] = self._mass / self._unit * np.sqrt(left * right) * tilt
+        return density
+
+    def _interval_cdf(self, x: FloatArray) -> FloatArray:
+        if self._mass == 0:
+            return super()._interval_cdf(x)
+        low, high = self._ends
+        u = np.clip(x / self._unit, low, high)
+        angle = 2 * np.arctan2(np.sqrt(u - low), np.sqrt(high - u))
+        below = np.where(x < self.edges[1], np.clip(self._below(angle), 0.0, 1.0), 1.0)
+        return np.asarray(self._mass * below)
+
+    def _interval_cauchy(self, z: NDArray[Any]) -> NDArray[Any]:
+        if self._mass == 0:
+            return super()._interval_cauchy(z)
+        low, high = self._ends
+        u = z / self._unit
+        root = np.sqrt(u - low) * np.sqrt(u - high)
+        return self._mass / self._unit * self._resolvent(u, root)
+
+    def _interval_hilbert(self, x: FloatArray) -> FloatArray:
+        if self._mass == 0:
+            return super()._interval_hilbert(x)
+        low, high = self._ends
+        u, inside = x / self._unit, self._on_support(x)
+        outside = u[~inside]
+        root = np.sqrt(np.abs(outside - low)) * np.sqrt(np.abs(outside - high))
+        value = np.empty(u.shape)
+        value[inside] = self._centre(u[inside])
+        value[~inside] = self._resolvent(outside, np.copysign(root, outside - low))
+        return self._mass / self._unit * value
+
+    def _interval_resolvents(self, z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        if self._mass == 0:
+            return super()._interval_resolvents(z)
+        low, high = self._ends
+        first, second = self._resolvent_slopes
+        u = z / self._unit
+        root = np.sqrt(u - low) * np.sqrt(u - high)
+        part = self._resolvent(u, root)
+        turn = second + (u - (low + high) / 2) / root
+        scale = self._mass / self._unit
+        return scale * part, -scale / self._unit / (2 * first) * part**2 * turn
+
+    def _interval_potential(self, z: NDArray[Any]) -> NDArray[Any]:
+        if self._mass == 0:
+            return super()._interval_potential(z)
+        return np.asarray(self._mass * (np.log(z) + self._mean_log(-self._unit / z)))
+
+    def _interval_logdet(self, z: FloatArray) -> NDArray[Any]:
+        if self._mass == 0:
+            return super()._interval_logdet(z)
+        return self._mass * self._mean_log(z * self._unit)
+
+    def _interval_moment(self, k: int) -> float:
+        if self._mass == 0:
+            return super()._interval_moment(k)
+        return self._mass * self._power(k) * float(np.float64(self._unit) ** k)
+
+    def _interval_quadrature(self, n: int) -> tuple[FloatArray, FloatArray]:
+        if self._mass == 0:
+            return super()._interval_quadrature(n)
+        low, high = self._ends
+        width = high - low
+        left, right, spacing = _angles(n, self._gaps)
+        tilted = left * right * self._tilt(width * left, width * right) * spacing
+        return self._unit * (low + width * left), self._mass * tilted / tilted.sum()
 
 
 @dataclass(frozen=True, repr=False)
@@ -584,7 +657,7 @@ class Semicircle(_ClosedForm):
     def _ends(self) -> tuple[float, float]:
         return -2.0, 2.0
 
-    def _tilt(self, left: FloatArray, right: FloatArray) -> FloatArray:  # noqa: ARG002
+    def _tilt(self, left: FloatArray, right: FloatArray) -> FloatArray:  # noqa: ARG002 - constant
         return np.full(left.shape, 1 / (2 * np.pi))
 
     def _below(self, angle: FloatArray) -> FloatArray:
@@ -671,7 +744,7 @@ class MarchenkoPastur(_ClosedForm):
         low, high = self._ends
         return low / (high - low), np.inf
 
-    def _tilt(self, left: FloatArray, right: FloatArray) -> FloatArray:  # noqa: ARG002
+    def _tilt(self, left: FloatArray, right: FloatArray) -> FloatArray:  # noqa: ARG002 - of left only
         return 1 / (2 * np.pi * self._aspect * (self._ends[0] + left))
 
     def _below(self, angle: FloatArray) -> FloatArray:
@@ -862,7 +935,7 @@ class Jacobi(_ClosedForm):
 
 
 @dataclass(frozen=True, repr=False)
-class Discrete(_ClosedForm):
+class Discrete(_Atoms):
     """A finite set of atoms; see `discrete`.
 
     Parameters
@@ -896,10 +969,6 @@ class Discrete(_ClosedForm):
     def atoms(self) -> tuple[tuple[float, float], ...]:
         """Position and mass of each atom, by increasing position."""
         return tuple(zip(self.positions, self.weights, strict=True))
-
-    @property
-    def _mass(self) -> float:
-        return 0.0
 
 
 @dataclass(frozen=True)
