@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from overparam import claims, population_flow, spectra
 from overparam.claims import population_flow as room
+from verdicts import Verdicts, assert_figure_is_labelled, assert_finite_and_tabulated, described
 
 ALL = (
     "angles",
@@ -22,27 +23,8 @@ ALL = (
 SLOW = ("limit-gaussian", "sample-complexity")
 CHEAP = tuple(name for name in ALL if name not in SLOW)
 
-_verdicts = {}
-
-
-def verdict(name, **options):
-    """Return the verdict of a claim, run once for each set of options."""
-    key = (name, *sorted(options.items()))
-    if key not in _verdicts:
-        _verdicts[key] = claims.get(f"population_flow/{name}").run(**options)
-    return _verdicts[key]
-
-
-def failed(name):
-    """Return what a claim checks in vain, run afresh."""
-    found = claims.get(f"population_flow/{name}").run()
-    return [check.quantity for check in found.checks if not check.passed]
-
-
-def described(found):
-    return [
-        f"{c.quantity}: {c.measured} +- {c.sem}, {c.rule}" for c in found.checks if not c.passed
-    ]
+verdict = Verdicts("population_flow")
+failed = verdict.failed
 
 
 def breaks(monkeypatch, name, **changes):
@@ -84,22 +66,12 @@ def test_cheap_claims_pass(name):
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_numbers_are_finite_and_tabulated(name):
-    found = verdict(name)
-    assert np.isfinite([check.measured for check in found.checks]).all()
-    assert len(found.table) > 2
-    assert all(text for row in found.table.texts() for text in row)
+    assert_finite_and_tabulated(verdict(name))
 
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_figure_has_labels_and_curves(name):
-    figure = verdict(name).figure()
-    for ax in figure.axes:
-        assert ax.get_xlabel()
-        assert ax.get_ylabel()
-        assert ax.get_title()
-        assert ax.lines
-    assert any(ax.get_legend() is not None for ax in figure.axes)
-    plt.close(figure)
+    assert_figure_is_labelled(verdict(name))
 
 
 def test_threads_and_progress_change_nothing():

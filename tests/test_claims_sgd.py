@@ -8,6 +8,7 @@ from overparam._run import fingerprint
 from overparam.claims import _shared
 from overparam.claims import sgd as room
 from scipy import stats
+from verdicts import Verdicts, assert_figure_is_labelled, assert_finite_and_tabulated, described
 
 ALL = (
     "ode",
@@ -24,26 +25,8 @@ ALL = (
 )
 CHEAP = ("conserved", "late-time", "noise-floor")
 
-_verdicts = {}
-
-
-def verdict(name, **options):
-    """Return the verdict of a claim, run once for each set of options."""
-    key = (name, *sorted(options.items()))
-    if key not in _verdicts:
-        _verdicts[key] = claims.get(f"sgd/{name}").run(**options)
-    return _verdicts[key]
-
-
-def failed(name):
-    """Return what a claim checks in vain, run afresh."""
-    return [check.quantity for check in claims.get(f"sgd/{name}").run().checks if not check.passed]
-
-
-def described(found):
-    return [
-        f"{c.quantity}: {c.measured} +- {c.sem}, {c.rule}" for c in found.checks if not c.passed
-    ]
+verdict = Verdicts("sgd")
+failed = verdict.failed
 
 
 def scaled(function, factor):
@@ -119,22 +102,12 @@ def test_cheap_claims_pass(name):
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_numbers_are_finite_and_tabulated(name):
-    found = verdict(name)
-    assert np.isfinite([check.measured for check in found.checks]).all()
-    assert len(found.table) > 2
-    assert all(text for row in found.table.texts() for text in row)
+    assert_finite_and_tabulated(verdict(name))
 
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_figure_has_labels_and_curves(name):
-    figure = verdict(name).figure()
-    for ax in figure.axes:
-        assert ax.get_xlabel()
-        assert ax.get_ylabel()
-        assert ax.get_title()
-        assert ax.lines
-        assert ax.get_legend() is not None
-    plt.close(figure)
+    assert_figure_is_labelled(verdict(name), legends=all)
 
 
 def test_threads_and_progress_change_nothing():

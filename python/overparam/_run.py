@@ -144,6 +144,21 @@ def share(progress: Progress, part: int, parts: int) -> Progress:
     return lambda fraction: progress((part + fraction) / parts)
 
 
+def padded(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return an array with its first axis extended to `count` by NaN: what was not computed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from overparam import _run
+    >>> _run.padded(np.ones(2), 3)
+    array([ 1.,  1., nan])
+    """
+    out = np.full((count, *values.shape[1:]), np.nan)
+    out[: len(values)] = values
+    return out
+
+
 def fingerprint(problem: BaseProblem | None, **numerics: Any) -> str:
     """Return a hash of all that determines the bits of a run, and of version and file format.
 

@@ -29,6 +29,7 @@ from overparam.results import (
     Status,
     array_field,
     conclude,
+    distinct_values,
     make_origin,
     record,
 )
@@ -100,9 +101,10 @@ def _quadratic(problem: Any) -> Any:
     """Return a problem of the room sgd with the quadratic activation."""
     if not isinstance(problem, BaseProblem) or problem.room != "sgd":
         raise _check.bad("problem", "an overparam.sgd.Problem", problem, TypeError)
-    if problem.activation != "quadratic":  # type: ignore[attr-defined]
-        raise _check.bad("activation", "'quadratic' for Hessians", problem.activation)  # type: ignore[attr-defined]
-    return problem
+    checked = cast(Any, problem)  # rooms are not imported here
+    if checked.activation != "quadratic":
+        raise _check.bad("activation", "'quadratic' for Hessians", checked.activation)
+    return checked
 
 
 def _gram(problem: Any, overlaps: Any) -> FloatArray:
@@ -207,7 +209,9 @@ def population(problem: Any, overlaps: Any) -> Spectrum:
     if dim > rank:
         eigenvalues.append(np.linalg.eigvalsh(outside))
         counts.append(np.full(p, dim - rank, dtype=np.int64))
-    distinct, multiplicities = _merged(np.concatenate(eigenvalues), np.concatenate(counts))
+    distinct, multiplicities = distinct_values(
+        np.concatenate(eigenvalues), np.concatenate(counts), EQUAL_TOLERANCE
+    )
     return Spectrum(
         problem=problem,
         method="exact",
@@ -216,20 +220,6 @@ def population(problem: Any, overlaps: Any) -> Spectrum:
         eigenvalues=distinct,
         multiplicities=multiplicities,
     )
-
-
-def _merged(values: FloatArray, counts: NDArray[np.int64]) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Return distinct values in ascending order; those that rounding tells apart become one."""
-    order = np.argsort(values, kind="stable")
-    values, counts = values[order], counts[order]
-    size = float(np.abs(values).max())
-    group = np.cumsum(np.append(False, np.diff(values) > EQUAL_TOLERANCE * size))
-    sums = np.bincount(group, counts)
-    means = np.bincount(group, values * counts) / sums
-    means[np.abs(means) <= EQUAL_TOLERANCE * size] = 0.0
-    totals = np.zeros(len(sums), dtype=np.int64)  # bincount adds weights as floats
-    np.add.at(totals, group, counts)
-    return means, totals
 
 
 def population_operator(problem: Any, W: ArrayLike, W_star: ArrayLike) -> LinearOperator:
@@ -304,7 +294,7 @@ def population_operator(problem: Any, W: ArrayLike, W_star: ArrayLike) -> Linear
     return _Symmetric(len(a) * dim, product)
 
 
-class _Symmetric(LinearOperator):  # type: ignore[misc]
+class _Symmetric(LinearOperator):  # type: ignore[misc]  # SciPy has no types
     """A real symmetric operator given by its product with (size, count) blocks."""
 
     def __init__(self, size: int, product: Callable[[FloatArray], FloatArray]) -> None:

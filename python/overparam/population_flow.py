@@ -36,6 +36,7 @@ from overparam.results import (
     Trajectory,
     array_field,
     conclude,
+    distinct_values,
     make_origin,
     record,
 )
@@ -468,12 +469,6 @@ def _numerics(
     )
 
 
-def _padded(values: FloatArray, count: int) -> FloatArray:
-    out = np.full((count, *values.shape[1:]), np.nan)
-    out[: len(values)] = values
-    return out
-
-
 def _integrate(
     run: _core.Run,
     numerics: _Numerics,
@@ -494,7 +489,7 @@ def _integrate(
         return 0 if run.advance(budget) else max(1, run.evaluations - before)
 
     def build(status: Status, stats: dict[str, float]) -> FlowTrajectory:
-        values = _padded(run.values, len(times))
+        values = _run.padded(run.values, len(times))
         fields = values[:, : len(FIELDS)] * units
         ended = run.status if status is Status.SUCCESS else status
         if ended is Status.SUCCESS and not np.isfinite(fields).all():
@@ -1676,7 +1671,9 @@ def critical_point(problem: Problem, selected: Sequence[int]) -> CriticalPoint:
     ]
     values = np.concatenate([part for part, _ in parts])
     counts = np.concatenate([np.full(len(part), count) for part, count in parts])
-    eigenvalues, multiplicities = _merged(values[counts > 0], counts[counts > 0])
+    eigenvalues, multiplicities = distinct_values(
+        values[counts > 0], counts[counts > 0], EQUAL_TOLERANCE
+    )
     assert multiplicities.sum() == d * m
     return CriticalPoint(
         problem=problem,
@@ -1709,18 +1706,6 @@ def _selected(problem: Problem, selected: object) -> NDArray[np.int64]:
     ):
         raise _check.bad("selected", must, selected)
     return indices
-
-
-def _merged(values: FloatArray, counts: NDArray[np.int64]) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Return distinct values in ascending order; those that rounding tells apart become one."""
-    order = np.argsort(values, kind="stable")
-    values, counts = values[order], counts[order]
-    size = float(np.abs(values).max(initial=0.0))
-    first = np.append(True, np.diff(values) > EQUAL_TOLERANCE * size)
-    group = np.cumsum(first) - 1
-    means = np.bincount(group, values * counts) / np.bincount(group, counts)
-    zero = np.abs(means) <= EQUAL_TOLERANCE * size
-    return np.where(zero, 0.0, means), np.bincount(group, counts).astype(np.int64)
 
 
 def _minimum(problem: Problem) -> tuple[int, float, float]:
@@ -1788,7 +1773,7 @@ def asymptotics(problem: Problem) -> Asymptotics:
         if n:
             # Sizes of learned directions, equal ones together: the trace couples their sums. With a
             # ridge the loss without it is linear in these.
-            values, counts = _merged(own, np.ones(n, dtype=np.int64))
+            values, counts = distinct_values(own, np.ones(n, dtype=np.int64), EQUAL_TOLERANCE)
             root = np.sqrt(counts * values)
             sums = np.linalg.eigvalsh(np.diag(values) + kappa * np.outer(root, root))
             rates.append((2.0 if lam > 0.0 else 4.0) * float(sums[0]))

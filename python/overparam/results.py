@@ -818,6 +818,31 @@ def _broadened(x: FloatArray, grid: FloatArray, values: FloatArray, width: float
     return np.asarray(pieces[:, lengths > 0].sum(axis=1) / np.pi)
 
 
+def distinct_values(
+    values: FloatArray, counts: NDArray[np.int64], tolerance: float
+) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return distinct values in ascending order with their counts.
+
+    Values that differ by less than `tolerance` times the largest become one, their mean; values
+    that small become zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from overparam import results
+    >>> results.distinct_values(np.array([2.0, 1.0, 2.0]), np.array([1, 4, 3]), 1e-12)
+    (array([1., 2.]), array([4, 4]))
+    """
+    order = np.argsort(values, kind="stable")
+    values, counts = values[order], counts[order]
+    size = float(np.abs(values).max(initial=0.0))
+    group = np.cumsum(np.append(False, np.diff(values) > tolerance * size))[: len(values)]
+    sums = np.zeros(len(np.unique(group)), dtype=np.int64)
+    np.add.at(sums, group, counts)  # bincount would add weights as floats
+    means = np.bincount(group, values * counts) / sums
+    return np.where(np.abs(means) <= tolerance * size, 0.0, means), sums
+
+
 def _fields(cls: type[Result]) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(cast(Any, cls))
 

@@ -883,7 +883,7 @@ def ode(
         return 0 if flow.advance(budget) else max(1, flow.evaluations - before)
 
     def build(status: Status, stats: dict[str, float]) -> OverlapTrajectory:
-        Q, M, a = (_padded(values, len(times)) for values in flow.trajectory())
+        Q, M, a = (_run.padded(values, len(times)) for values in flow.trajectory())
         return OverlapTrajectory(
             problem=problem,
             inputs={"noise": noise, "rtol": rtol, "atol": atol},
@@ -909,13 +909,6 @@ def ode(
         fraction=lambda: flow.time / times[-1] if times[-1] > 0.0 else 1.0,
     )
     return conclude(result, throw)
-
-
-def _padded(values: FloatArray, count: int) -> FloatArray:
-    """Return an array with its first axis extended to `count` by NaN."""
-    out = np.full((count, *values.shape[1:]), np.nan)
-    out[: len(values)] = values
-    return out
 
 
 class _Numerics(NamedTuple):
@@ -2157,7 +2150,7 @@ def fluctuations(problem: Problem, start: Overlaps, t: ArrayLike) -> FloatArray:
             stats=stats,
             origin=make_origin(),
             t=times,
-            covariance=_padded(values, len(times)),
+            covariance=_run.padded(values, len(times)),
         )
 
     sigma = conclude(_run.drive(None, {}, advance, build)).covariance
