@@ -7,13 +7,18 @@ from hypothesis import settings
 
 os.environ["MPLBACKEND"] = "Agg"
 
-# Compiled code is fast at the second call and slow at the first: no deadline per example.
-settings.register_profile("overparam", deadline=None)
-settings.load_profile("overparam")
+# Compiled code is fast at the second call and slow at the first: no deadline per example. The fast
+# tier takes the same examples in every run, the slow one looks for new ones.
+settings.register_profile("fast", deadline=None, derandomize=True)
+settings.register_profile("slow", deadline=None)
 
 
 def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run the tests marked slow as well")
+
+
+def pytest_configure(config):
+    settings.load_profile("slow" if config.getoption("--runslow") else "fast")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -6,7 +6,7 @@ import toys
 from numpy.testing import assert_allclose
 from overparam import plot
 from overparam.results import Spectrum, Status
-from overparam.spectra import discrete, jacobi, semicircle
+from overparam.spectra import discrete, free_sum, jacobi, semicircle
 
 T = [0.0, 0.5, 1.0]
 PROBLEM = toys.Problem(rate=1.0, width=2)
@@ -244,7 +244,50 @@ def test_spectrum_of_a_curve():
     assert len(plot.spectrum(result, width=0.1).lines) == 1
 
 
+def test_spectrum_marks_outliers():
+    law = semicircle(1.0)
+    few = spectrum(eigenvalues=[-1.0, 0.0, 5.0])
+    ax = plot.spectrum(few, law, outliers=[-3.0, -2.0, 0.0, 2.0, 2.1])
+    (marks,) = [line for line in ax.lines if line.get_label() == "outliers"]
+    assert marks.get_xdata().tolist() == [-3.0, 2.1]
+    # Atoms are no outliers, gaps between intervals are outside.
+    law = free_sum(discrete([-5.0, 5.0], [0.5, 0.5]), 1.0)
+    ax = plot.spectrum(few, law, discrete([1.0], [1.0]), outliers=[-5.0, 0.0, 1.0])
+    assert ax.lines[-1].get_xdata().tolist() == [0.0]
+    # The bulk given as a curve decides alone, also in a gap of its own.
+    x = np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    density = [0.0, 0.2, 0.4, 0.0, 1e-4, 0.2, 0.0]
+    ax = plot.spectrum(few, law, bulk=(x, density), outliers=[-5.0, 0.0, 2.0, 2.5, 3.0, 3.9, 5.1])
+    curve, marks = ax.lines[-2:]
+    assert (curve.get_label(), curve.get_ydata().tolist()) == ("bulk", density)
+    assert marks.get_xdata().tolist() == [-5.0, 2.0, 2.5, 3.0, 5.1]
+    # With none outside, and with a bulk alone, there is nothing to mark.
+    ax = plot.spectrum(few, bulk=(x, density), outliers=[0.5])
+    assert [line.get_label() for line in ax.lines] == ["bulk"]
+
+
+@pytest.mark.parametrize(
+    ("bulk", "error"),
+    [
+        ([1.0, 2.0, 3.0], TypeError),
+        (1.0, TypeError),
+        (([0.0, 1.0], [1.0]), ValueError),
+        (([1.0, 0.0], [1.0, 1.0]), ValueError),
+        (([1.0], [1.0]), ValueError),
+        (([0.0, np.nan], [1.0, 1.0]), ValueError),
+    ],
+)
+def test_spectrum_refuses_a_bulk(bulk, error):
+    with pytest.raises(error, match="bulk must be a"):
+        plot.spectrum(spectrum(eigenvalues=[1.0]), bulk=bulk)
+
+
 def test_spectrum_refuses(theory):
+    few = spectrum(eigenvalues=[1.0])
+    with pytest.raises(ValueError, match="bulk must be positions that reach beyond the bulk"):
+        plot.spectrum(few, bulk=([0.0, 1.0], [0.1, 0.0]), outliers=[1.0])
+    with pytest.raises(ValueError, match="outliers must be None without a bulk or a law"):
+        plot.spectrum(few, outliers=[1.0])
     with pytest.raises(ValueError, match="results must be at least one spectrum or law"):
         plot.spectrum()
     with pytest.raises(TypeError, match="results must be spectra or laws"):

@@ -26,6 +26,7 @@ PANEL = (5.0, 3.6)  # inches
 _BAND: dict[str, Any] = {"alpha": 0.25, "linewidth": 0}
 _BINS = 50
 _POINTS = 1000  # of a density curve
+_OUTSIDE = 1e-3  # of the largest density of the bulk: an outlier is where it is less
 
 
 def require_matplotlib() -> None:
@@ -295,13 +296,16 @@ def spectrum(
     ax: Axes | None = None,
     width: float = 0.0,
     bins: int | ArrayLike | None = None,
+    bulk: tuple[ArrayLike, ArrayLike] | None = None,
+    outliers: ArrayLike | None = None,
     xscale: str = "linear",
     yscale: str = "linear",
     **line: Any,
 ) -> Axes:
     """Plot densities of eigenvalues: laws as curves, lists of eigenvalues as histograms.
 
-    Atoms of laws and of tabulated spectra appear as spikes as high as their mass.
+    Atoms of laws and of tabulated spectra appear as spikes as high as their mass, eigenvalues
+    outside of the bulk as triangles on the axis.
 
     Parameters
     ----------
@@ -314,6 +318,13 @@ def spectrum(
         With a positive width everything is a curve.
     bins : int or sequence of float, optional
         Number of the histograms' bins, or their edges; 50 by default.
+    bulk : pair of sequences of float, optional
+        Ascending positions, and the density of the bulk there, such as `hessian.bulk` gives:
+        drawn over the rest. They must reach beyond the bulk if outliers are to be marked.
+    outliers : sequence of float, optional
+        Eigenvalues, such as those of `hessian.extremes`. Those are marked that are outside of the
+        bulk: where the density of `bulk` is less than a thousandth of its maximum or, without it,
+        off the edges of all the laws.
     xscale, yscale : str
         Scales of the axes, such as "log".
     **line
@@ -327,7 +338,8 @@ def spectrum(
     Raises
     ------
     ValueError
-        Without results, or if `bins` are given and nothing is drawn as a histogram.
+        Without results; if `bins` are given and nothing is drawn as a histogram; if `outliers` are
+        given without a bulk or a law; if `bulk` is not as described.
     ImportError
         If matplotlib is not installed.
 
@@ -354,6 +366,13 @@ def spectrum(
     barred = [width == 0 and isinstance(r, Spectrum) and r.grid is None for r in results]
     if bins is not None and not any(barred):
         raise _check.bad("bins", "None where nothing is drawn as a histogram", bins)
+    curve = None if bulk is None else _bulk(bulk)
+    marked = None
+    if outliers is not None:
+        laws = [result for result in results if isinstance(result, Law)]
+        if bulk is None and not laws:
+            raise _check.bad("outliers", "None without a bulk or a law to compare with", outliers)
+        marked = _outside(_check.vector("outliers", outliers), curve, laws)
     ax = ax or panels(1)[0]
     for result, bars in zip(results, barred, strict=True):
         style = {"label": _name(result), **line}
@@ -361,13 +380,54 @@ def spectrum(
             _histogram(ax, cast(Spectrum, result), _BINS if bins is None else bins, style)
             continue
         x, density = _density(result, width)
-        (curve,) = ax.plot(x, density, **style)
+        (drawn,) = ax.plot(x, density, **style)
         if width == 0:
             heads = dict(result.atoms)
-            color = curve.get_color()
+            color = drawn.get_color()
             ax.vlines(list(heads), 0.0, list(heads.values()), color=color)
             ax.plot(list(heads), list(heads.values()), "o", color=color, markersize=4)
+    if curve is not None:
+        ax.plot(*curve, color="black", linewidth=1.2, label="bulk")
+    if marked is not None and len(marked):
+        on_axis = ax.get_xaxis_transform()
+        ax.plot(
+            marked,
+            np.full(len(marked), 0.02),
+            "v",
+            color="tab:red",
+            transform=on_axis,
+            clip_on=False,
+            label="outliers",
+        )
     return _finish(ax, "eigenvalue", "density", xscale, yscale)
+
+
+def _bulk(bulk: object) -> tuple[FloatArray, FloatArray]:
+    """Return positions and density of the bulk, checked."""
+    must = "a pair: ascending positions, and as many densities"
+    if not isinstance(bulk, (tuple, list)) or len(bulk) != 2:
+        raise _check.bad("bulk", must, bulk, TypeError)
+    x, density = _check.vector("bulk", bulk[0]), _check.vector("bulk", bulk[1])
+    if len(x) < 2 or len(x) != len(density) or not np.all(np.diff(x) > 0):
+        raise _check.bad("bulk", must, bulk)
+    return x, density
+
+
+def _outside(
+    eigenvalues: FloatArray, curve: tuple[FloatArray, FloatArray] | None, laws: list[Law]
+) -> FloatArray:
+    """Return the eigenvalues that are outside of the bulk."""
+    if curve is not None:
+        x, density = curve
+        if max(density[0], density[-1]) >= _OUTSIDE * density.max():
+            raise _check.bad("bulk", "positions that reach beyond the bulk to mark outliers", x)
+        there = np.interp(eigenvalues, x, density, left=0.0, right=0.0)
+        return np.asarray(eigenvalues[there < _OUTSIDE * density.max()])
+    inside = np.zeros(len(eigenvalues), dtype=bool)
+    for law in laws:
+        inside |= np.searchsorted(law.edges, eigenvalues) % 2 == 1
+        inside |= np.isin(eigenvalues, [*law.edges, *(position for position, _ in law.atoms)])
+    return np.asarray(eigenvalues[~inside])
 
 
 def _name(result: Spectrum | Law) -> str:

@@ -184,9 +184,9 @@ class Law(ABC):
         low, high = np.zeros(p.shape), np.full(p.shape, np.pi)
         for _ in range(60 if np.any(left < right) else 0):
             middle = (low + high) / 2
-            short = self.cdf(left + (right - left) * np.sin(middle / 2) ** 2) < p
+            short = self.cdf(_between(left, right, middle)) < p
             low, high = np.where(short, middle, low), np.where(short, high, middle)
-        inside = left + (right - left) * np.sin(high / 2) ** 2
+        inside = _between(left, right, high)
         return _answer(np.where(p <= bottom, left, np.where(p >= top, right, inside)))
 
     @abstractmethod
@@ -1045,16 +1045,13 @@ class FreeSum(Law):
         lows, highs = np.array(merged).T
         left, right = highs[:-1], lows[1:]
 
-        def between(a: FloatArray, b: FloatArray, angle: FloatArray) -> FloatArray:
-            return np.asarray(a + (b - a) * np.sin(angle / 2) ** 2)
-
         def bisected(a: FloatArray, b: FloatArray, before: Callable[..., Any]) -> FloatArray:
             low, high = np.zeros(a.shape), np.full(a.shape, np.pi)
             for _ in range(64 if len(a) else 0):
                 middle = (low + high) / 2
-                short = before(between(a, b, middle))
+                short = before(_between(a, b, middle))
                 low, high = np.where(short, middle, low), np.where(short, high, middle)
-            return between(a, b, (low + high) / 2)
+            return _between(a, b, (low + high) / 2)
 
         def fall(u: FloatArray) -> FloatArray:  # E 1/(u - x)^2
             with np.errstate(all="ignore"):
@@ -1381,7 +1378,7 @@ class FreeSum(Law):
         active = np.nonzero((p > bottom) & (p < top) & (start < stop))[0]
         for _ in range(80 if len(active) else 0):
             at, width = angle[active], (stop - start)[active]
-            x = start[active] + width * np.sin(at / 2) ** 2
+            x = _between(start[active], stop[active], at)
             inside = self._interior(x)
             rest = np.where(at < np.pi / 2, bottom[active], top[active]) - p[active]
             speed = np.zeros(x.shape)
@@ -1402,7 +1399,7 @@ class FreeSum(Law):
             active = active[~done & (high[active] - low[active] > _EPS * at)]
             if not len(active):
                 break
-        inner = start + (stop - start) * np.sin(angle / 2) ** 2
+        inner = _between(start, stop, angle)
         return _answer(np.where(p <= bottom, start, np.where(p >= top, stop, inner)).reshape(shape))
 
     def cauchy(self, z: ArrayLike) -> NDArray[Any]:
@@ -1549,6 +1546,12 @@ def _invertible(z: object, points: Sequence[float]) -> FloatArray:
         must = f"finite, with 1 + z x > 0 for x from {low:g} to {high:g}"
         raise _check.bad("z", must, z[~allowed])
     return z
+
+
+def _between(start: FloatArray, stop: FloatArray, angle: FloatArray) -> FloatArray:
+    """Return points from `start` (angle 0) to `stop` (angle pi), beyond neither by rounding."""
+    between = start + (stop - start) * np.sin(angle / 2) ** 2
+    return np.asarray(np.clip(between, np.minimum(start, stop), np.maximum(start, stop)))
 
 
 def _factor(factor: object) -> float:
