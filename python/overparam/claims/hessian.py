@@ -609,8 +609,10 @@ def _along_path(bench: Bench) -> Outcome:
 
 def _empirical_bulk(bench: Bench) -> Outcome:
     p, p_star, ratio = 4, 1, 2.0
-    dim = 5000 if bench.more == 1 else 25_000
-    width, probes, steps = 0.2, 8, 48
+    dim = 2000 if bench.more == 1 else 25_000
+    width, steps = 0.2, 56
+    # Densities vary by order 1/sqrt(n) between samples: each probe has samples of its own.
+    bench.jobs = 6
     x = np.array([-0.6, -0.2, 0.0, 0.3, 0.8, 1.5])
     rng = bench.rng()
     problem = Problem(width=p, teacher_width=p_star, lr=0.1, noise_var=0.1, dim=dim)
@@ -619,27 +621,26 @@ def _empirical_bulk(bench: Bench) -> Outcome:
     Q = np.eye(p) * 0.3 + mixing.T @ mixing * 0.4
     state = Overlaps(Q=Q, M=np.array([[0.4], [0.1], [-0.2], [0.0]]), P=np.eye(p_star))
     W, W_star = _weights(state, dim, rng)
-    bench.jobs = 1
-    job = bench.job()
-    sample_seed, probe_seed = job["seed"].spawn(2)
-    samples = hessian.Samples(count=round(ratio * dim), W_star=W_star, seed=sample_seed)
-    operator = hessian.empirical(problem, W, samples)
-    found = hessian.density(
-        operator,
-        probes=probes,
-        steps=steps,
-        seed=probe_seed,
-        threads=job["threads"],
-        progress=job["progress"],
-    )
+    found = []
+    for _ in range(bench.jobs):
+        job = bench.job()
+        sample_seed, probe_seed = job.pop("seed").spawn(2)
+        samples = hessian.Samples(count=round(ratio * dim), W_star=W_star, seed=sample_seed)
+        operator = hessian.empirical(problem, W, samples)
+        found.append(hessian.density(operator, probes=1, steps=steps, seed=probe_seed, **job))
+
+    def sampled(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        each = np.array([result.density(positions, width=width) for result in found])
+        return each.mean(axis=0), each.std(axis=0, ddof=1) / np.sqrt(len(each))
+
     law = hessian.bulk(problem, state, ratio, x, width=width)
     population = hessian.population(problem, state)
-    measured, sem = found.density(x, width=width), found.density_sem(x, width=width)
+    measured, sem = sampled(x)
     # p + p* directions of each unit are outside of the bulk, of N: each of them may be anywhere,
     # and one eigenvalue contributes at most 1/(pi width). The law itself is good to 3e-4.
     finite = (p + p_star) / dim / (np.pi * width) + 3e-4
     scores = [
-        z_score(value - theory, error, probes, finite)
+        z_score(value - theory, error, bench.jobs, finite)
         for value, theory, error in zip(measured, law, sem, strict=True)
     ]
     levels = population.density(x, width=width)
@@ -668,7 +669,7 @@ def _empirical_bulk(bench: Bench) -> Outcome:
 
     def draw(ax: Axes) -> None:
         grid = np.linspace(-1.5, 3.0, 400)
-        curve, error = found.density(grid, width=width), found.density_sem(grid, width=width)
+        curve, error = sampled(grid)
         ax.plot(grid, curve, color=hue(0), label=f"samples, p N = {p * dim}, n = {ratio:g} N")
         ax.fill_between(grid, curve - error, curve + error, color=hue(0), alpha=0.3, linewidth=0)
         ax.plot(
