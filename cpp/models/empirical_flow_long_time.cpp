@@ -820,7 +820,7 @@ class Recovery {
     // minimum: the threshold is that of alpha = psi/2.
     double psi(double t) const {
         const Arc arc = above(t);
-        return 1.0 - null_ * null_ + k_ * null_ * t * t +
+        return k_ * (1.0 + null_) + k_ * null_ * t * t +
                null_ * null_ * (arc.second - 2.0 * t * arc.first + t * t * arc.mass);
     }
 
@@ -833,13 +833,13 @@ class Recovery {
 
     double response(double t) const {
         const Arc arc = above(t);
-        return 0.5 * (1.0 - null_ * null_ + null_ * null_ * (arc.second - t * arc.first));
+        return 0.5 * (k_ * (1.0 + null_) + null_ * null_ * (arc.second - t * arc.first));
     }
 
     // D without a threshold: where lam -> 0+ stops interpolating labels of vanishing noise.
     double all_kept() const {
         return 0.5 *
-               (1.0 - null_ * null_ + null_ * null_ * Arc(std::min(0.5 * M_PI, edge_)).second);
+               (k_ * (1.0 + null_) + null_ * null_ * Arc(std::min(0.5 * M_PI, edge_)).second);
     }
 
     double rank(double t) const { return k_ + null_ * above(t).mass; }
