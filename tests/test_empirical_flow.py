@@ -1096,13 +1096,13 @@ def test_the_gradient_is_that_of_the_loss(noisy, sensing, alpha, kappa, dim):
 
 
 @pytest.mark.parametrize("sensing", SENSING)
-@pytest.mark.parametrize("alpha", [0.45, 0.8])
-def test_threads_change_no_bit_of_a_large_gradient(noisy, sensing, alpha):
+@pytest.mark.parametrize(("alpha", "dim"), [(0.45, 60), (0.8, 51)])
+def test_threads_change_no_bit_of_a_large_gradient(noisy, sensing, alpha, dim):
     problem = noisy.replace(alpha=alpha, kappa=0.9)
-    alone = network(problem, 70, sensing)
+    alone = network(problem, dim, sensing)
     W = alone.start(0)
     for threads in (2, 5):
-        shared = network(problem, 70, sensing, threads=threads)
+        shared = network(problem, dim, sensing, threads=threads)
         assert bits(shared.loss_gradient(W)) == bits(alone.loss_gradient(W))
 
 
@@ -1187,7 +1187,7 @@ def test_first_values_have_their_means():
 
 def test_the_first_step_has_its_mean_trace(noisy):
     """Given W and S*, at any d: E G = A, E G^2 = (1 + 1/n) A^2 + (d^2/4n)(1 + 1/d)(R + Delta) I."""
-    d, lr, lam, replicas = 10, 0.03, noisy.ridge, 1000
+    d, lr, lam, replicas = 10, 0.02, noisy.ridge, 1000
     result = flow.simulate(noisy, [0.0, lr], dim=d, lr=lr, sensing="goe", replicas=replicas)
     n, excess = result.stats["n"], []
     for replica in range(replicas):
@@ -1227,10 +1227,14 @@ def test_scaling_invariance(noisy, sensing, teacher):
     t = np.array([0.0, 0.5, 2.0])
     run = {"dim": 10, "sensing": sensing, "teacher": teacher, "replicas": 2}
     powers = g ** np.array([2, 2, 1, 2])
-    for numerics, other in (({"rtol": 1e-9}, {"rtol": 1e-9}), ({"lr": 0.02}, {"lr": 0.02 / g})):
+    # The integrator's first step has a scale of its own.
+    for numerics, other, rtol in (
+        ({"rtol": 1e-9}, {"rtol": 1e-9}, 1e-6),
+        ({"lr": 0.02}, {"lr": 0.02 / g}, 1e-11),
+    ):
         one = simulated(flow.simulate(noisy, t, **run, **numerics))
         two = simulated(flow.simulate(scaled, t / g, **run, **other))
-        assert_allclose(two, powers * one, rtol=1e-9)
+        assert_allclose(two, powers * one, rtol=rtol)
 
 
 def test_eigenvalues(noisy):
@@ -1256,13 +1260,10 @@ TEACHERS = {
 @pytest.mark.parametrize("dim", [1, 4, 7])
 def test_quantile_teachers(name, dim):
     problem = Problem(**{"alpha": 0.3, "kappa": 0.5, "kappa_star": 0.5, **TEACHERS[name]})
-    law = problem.teacher_spectrum
-    if law is None:
-        law = spectra.marchenko_pastur(problem.kappa_star, problem.teacher_scale)
+    law = problem.teacher_law
     values = flow.teacher_eigenvalues(problem, dim)
     assert_allclose(values.mean(), law.moments(1), rtol=1e-9)
-    expected = naive.quantile_teacher(lambda p: float(law.quantile(p)), dim)
-    assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
+    assert_allclose(values, naive.quantile_teacher(law.quantile, dim), rtol=1e-4, atol=1e-6)
     S_star = network(problem, max(dim, 4), teacher="quantile").teacher
     assert_array_equal(S_star, np.diag(flow.teacher_eigenvalues(problem, max(dim, 4))))
     many = flow.teacher_eigenvalues(problem, 400)
@@ -1328,10 +1329,66 @@ def test_what_cannot_be_simulated(noisy, changes, arguments, name):
 
 def test_sizes_at_the_limit_are_accepted():
     problem = Problem(alpha=1 / 49**2, kappa=1 / 49, kappa_star=1 / 49)
-    assert flow.simulate(problem, [0.0], dim=49, lr=1e-3).stats["n"] == 1
+    assert flow.simulate(problem, [0.0], dim=49, lr=1e-5).stats["n"] == 1
 
 
 @pytest.mark.parametrize("sensing", SENSING)
 def test_a_dimension_beyond_memory_is_refused(noisy, sensing):
     with pytest.raises(MemoryError, match="reduce replicas, the times in t, dim"):
         flow.simulate(noisy, [0.0], dim=100_000, lr=0.01, sensing=sensing)
+
+
+@pytest.mark.parametrize("sensing", SENSING)
+def test_the_minimum_is_the_end_of_the_flow(noisy, sensing):
+    """A ridge that makes the flow converge fast; at kappa = 1.2 there is one minimum."""
+    problem = noisy.replace(kappa=1.2, ridge=0.4)
+    run = {"problem": problem, "dim": 12, "sensing": sensing, "replicas": 2, "seed": 3}
+    end = flow.simulate(t=[3000.0], rtol=1e-8, eigenvalues=True, **run)
+    found = flow.minimise(**run, tol=1e-10)
+    assert found.status is Status.SUCCESS
+    assert found.stable.all()
+    assert found.stats["converged"] == 2
+    assert found.stats["gradient"] <= 1e-10
+    for name in ("risk", "train_risk", "trace", "overlap"):
+        assert_allclose(getattr(found, name), getattr(end, name)[:, 0], rtol=2e-4)
+    assert_allclose(found.objective, found.train_risk / 8 + 0.2 * found.trace, rtol=1e-12)
+    largest = end.eigenvalues[:, 0, -1:]
+    assert_allclose(found.rank, (end.eigenvalues[:, 0] > 1e-4 * largest).mean(axis=1))
+    assert_array_equal(found.alpha, [0.4, 0.4])
+    assert np.isnan([found.sigma2, found.threshold, found.c]).all()
+
+
+def test_the_minimum_is_a_stationary_point(noisy):
+    """Of its trace, exactly: at a minimum W^T grad L = 0, whose trace is tr S (G + lam)."""
+    found = flow.minimise(noisy, dim=15, replicas=3)
+    repeated = flow.minimise(noisy, dim=15, replicas=2, threads=2)
+    for name in ("risk", "train_risk", "objective"):
+        assert_array_equal(getattr(found, name)[:2], getattr(repeated, name))
+    # Of a perfect fit without ridge nothing is left.
+    easy = noisy.replace(alpha=0.9, kappa=1.0, noise_var=0.0, ridge=0.0)
+    solved = flow.minimise(easy, dim=10, sensing="goe")
+    assert solved.risk[0] < 1e-6
+    assert solved.train_risk[0] < 1e-6
+
+
+def test_restarts_lower_the_objective():
+    problem = Problem(alpha=0.2, kappa=0.2, kappa_star=0.2, ridge=1e-3)
+    run = {"problem": problem, "dim": 20, "sensing": "goe", "replicas": 6}
+    once = flow.minimise(**run)
+    more = flow.minimise(**run, restarts=4)
+    assert (more.objective <= once.objective).all()
+    assert (more.objective < 0.9 * once.objective).any()
+    assert more.stats["gradients"] > 3 * once.stats["gradients"]
+
+
+def test_a_minimum_that_is_not_reached_is_flagged(noisy):
+    run = {"problem": noisy, "dim": 15, "replicas": 2, "max_iterations": 3}
+    with pytest.raises(op.ConvergenceError) as caught:
+        flow.minimise(**run)
+    partial = caught.value.result
+    assert partial.status is Status.NOT_CONVERGED
+    assert not partial.stable.any()
+    assert partial.stats["converged"] == 0
+    assert np.isfinite(partial.risk).all()
+    assert partial.stats["gradient"] > 1e-8
+    assert_array_equal(flow.minimise(**run, throw=False).risk, partial.risk)

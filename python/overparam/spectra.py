@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -1757,3 +1757,55 @@ def free_sum(law: Law, variance: float) -> Law:
     if isinstance(law, Semicircle):
         return Semicircle(law.variance + variance)
     return FreeSum(law, variance)
+
+
+def to_plain(law: Law) -> dict[str, Any]:
+    """Return a law as plain data that JSON can hold exactly; `from_plain` makes it a law again.
+
+    Raises
+    ------
+    TypeError
+        If the law is not one of this module.
+
+    Examples
+    --------
+    >>> from overparam import spectra
+    >>> spectra.to_plain(spectra.semicircle(2.0))
+    {'kind': 'Semicircle', 'variance': 2.0}
+    """
+    if _LAWS.get(type(law).__name__) is not type(law):
+        raise _check.bad("law", "one of op.spectra to become plain data", law, TypeError)
+    plain: dict[str, Any] = {"kind": type(law).__name__}
+    for field in dataclasses.fields(cast(Any, law)):
+        value = getattr(law, field.name)
+        plain[field.name] = to_plain(value) if isinstance(value, Law) else value
+    return plain
+
+
+def from_plain(data: Mapping[str, Any]) -> Law:
+    """Return the law of `to_plain`, also after a passage through JSON.
+
+    Raises
+    ------
+    ValueError
+        If the data do not name a law of this module.
+
+    Examples
+    --------
+    >>> from overparam import spectra
+    >>> spectra.from_plain({"kind": "Semicircle", "variance": 2.0})
+    Semicircle(variance=2.0)
+    """
+    values = {
+        name: from_plain(value) if isinstance(value, Mapping) else value
+        for name, value in data.items()
+    }
+    kind = _LAWS.get(values.pop("kind", ""))
+    if kind is None:
+        raise _check.bad("data", "those of a law of op.spectra", dict(data))
+    return kind(**values)
+
+
+_LAWS: dict[str, Callable[..., Law]] = {
+    kind.__name__: kind for kind in (Discrete, FreeSum, Jacobi, MarchenkoPastur, Semicircle)
+}
