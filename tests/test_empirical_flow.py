@@ -1344,11 +1344,11 @@ def test_the_minimum_is_the_end_of_the_flow(noisy, sensing):
     problem = noisy.replace(kappa=1.2, ridge=0.4)
     run = {"problem": problem, "dim": 12, "sensing": sensing, "replicas": 2, "seed": 3}
     end = flow.simulate(t=[3000.0], rtol=1e-8, eigenvalues=True, **run)
-    found = flow.minimise(**run, tol=1e-10)
+    found = flow.minimise(**run)
     assert found.status is Status.SUCCESS
     assert found.stable.all()
     assert found.stats["converged"] == 2
-    assert found.stats["gradient"] <= 1e-10
+    assert found.stats["gradient"] <= 1e-8
     for name in ("risk", "train_risk", "trace", "overlap"):
         assert_allclose(getattr(found, name), getattr(end, name)[:, 0], rtol=2e-4)
     assert_allclose(found.objective, found.train_risk / 8 + 0.2 * found.trace, rtol=1e-12)
@@ -1358,13 +1358,14 @@ def test_the_minimum_is_the_end_of_the_flow(noisy, sensing):
     assert np.isnan([found.sigma2, found.threshold, found.c]).all()
 
 
-def test_the_minimum_is_a_stationary_point(noisy):
-    """Of its trace, exactly: at a minimum W^T grad L = 0, whose trace is tr S (G + lam)."""
+def test_minima_of_the_first_replicas(noisy):
     found = flow.minimise(noisy, dim=15, replicas=3)
     repeated = flow.minimise(noisy, dim=15, replicas=2, threads=2)
     for name in ("risk", "train_risk", "objective"):
         assert_array_equal(getattr(found, name)[:2], getattr(repeated, name))
-    # Of a perfect fit without ridge nothing is left.
+
+
+def test_the_teacher_is_the_minimum_where_it_is_unique(noisy):
     easy = noisy.replace(alpha=0.9, kappa=1.0, noise_var=0.0, ridge=0.0)
     solved = flow.minimise(easy, dim=10, sensing="goe")
     assert solved.risk[0] < 1e-6

@@ -990,7 +990,8 @@ def minimise(
     seed : int, SeedSequence or None
         None draws fresh entropy; what was used is in ``origin``.
     tol : float
-        Largest entry of the gradient over d at which a minimum counts as reached.
+        Largest entry of the gradient over d at which a minimum counts as reached. Much below the
+        default, rounding of the objective stops the search.
     restarts : int
         Further starts of each replica; the lowest objective is kept.
     max_iterations : int
