@@ -25,14 +25,19 @@ namespace flow = overparam::empirical_flow;
 
 namespace {
 
-flow::TeacherLaw make_teacher(double ratio, double scale, const Array& positions,
-                              const Array& weights, double variance) {
+flow::TeacherLaw make_teacher(double mean, double second, double ratio, const Array& positions,
+                              const Array& weights, const std::vector<double>& interval,
+                              double variance) {
     bind::require_shape("weights", weights, {positions.size()});
-    return {ratio, scale, copy(positions), copy(weights), variance};
+    flow::TeacherLaw law{mean, second, ratio, copy(positions), copy(weights), {}, variance};
+    if (!interval.empty())
+        law.interval = {interval.at(0), interval.at(1), interval.at(2), interval.at(3),
+                        interval.at(4), interval.at(5), interval.at(6)};
+    return law;
 }
 
-// (fields, solutions) array, number of evaluations and status.
-py::tuple as_tuple(const flow::Found& found) {
+// A (fields, solutions) array, the number of evaluations and the status.
+py::typing::Tuple<Array, Index, Status> as_tuple(const flow::Found& found) {
     const Index n = static_cast<Index>(found.fixed.size());
     Array out = allocate({flow::FIXED_FIELDS, n});
     double* values = out.mutable_data();
@@ -45,19 +50,38 @@ py::tuple as_tuple(const flow::Found& found) {
 
 void bind_long_time(py::module_& m) {
     py::class_<flow::TeacherLaw>(m, "TeacherLaw")
-        .def(py::init(&make_teacher), py::kw_only(), py::arg("ratio"), py::arg("scale"),
-             py::arg("positions"), py::arg("weights"), py::arg("variance"))
+        .def(py::init(&make_teacher), py::kw_only(), py::arg("mean"), py::arg("second"),
+             py::arg("ratio"), py::arg("positions"), py::arg("weights"), py::arg("interval"),
+             py::arg("variance"))
         .def(
             "long_time",
             [](const flow::TeacherLaw& self, double alpha, double kappa, double noise, double lam) {
-                flow::Found found;
-                {
-                    py::gil_scoped_release release;
-                    found = flow::long_time(self, {alpha, kappa, noise, lam});
-                }
+                py::gil_scoped_release release;
+                const flow::Found found = flow::long_time(self, {alpha, kappa, noise, lam});
+                py::gil_scoped_acquire acquire;
                 return as_tuple(found);
             },
-            py::arg("alpha"), py::arg("kappa"), py::arg("noise"), py::arg("lam"));
+            py::arg("alpha"), py::arg("kappa"), py::arg("noise"), py::arg("lam"))
+        .def(
+            "curve",
+            [](const flow::TeacherLaw& self, double kappa, double noise, double lam,
+               const Array& sigma2) {
+                const std::vector<double> values = copy(sigma2);
+                py::gil_scoped_release release;
+                const flow::Found found = flow::curve(self, {0.0, kappa, noise, lam}, values);
+                py::gil_scoped_acquire acquire;
+                return as_tuple(found);
+            },
+            py::arg("kappa"), py::arg("noise"), py::arg("lam"), py::arg("sigma2"))
+        .def(
+            "optimal_ridge",
+            [](const flow::TeacherLaw& self, double alpha, double kappa, double noise) {
+                return flow::optimal_ridge(self, {alpha, kappa, noise, 0.0});
+            },
+            py::arg("alpha"), py::arg("kappa"), py::arg("noise"),
+            py::call_guard<py::gil_scoped_release>());
+    m.def("flow_bayes_risk", &flow::bayes_risk, py::arg("alpha"), py::arg("ratio"),
+          py::arg("scale"), py::arg("noise"));
     m.def("flow_recovery_threshold", &flow::recovery_threshold, py::arg("kappa"), py::arg("ratio"));
     m.def("flow_interpolation_threshold", &flow::interpolation_threshold, py::arg("kappa"),
           py::arg("ratio"), py::arg("noise"));

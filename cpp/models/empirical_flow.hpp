@@ -17,11 +17,20 @@ namespace overparam::empirical_flow {
 // ---- empirical_flow_long_time.cpp
 // ------------------------------------------------------------------
 
-// Law of the teacher's eigenvalues, none of them negative: Marchenko-Pastur (kappa*, a), or atoms.
+// A part with density of a law, by its Cauchy transform factor/(slope u - shift + r) at z = unit u,
+// with r = (u - low)^(1/2) (u - high)^(1/2); no such part if its mass is 0.
+struct Interval {
+    double low = 0.0, high = 0.0, unit = 1.0, factor = 0.0, slope = 0.0, shift = 0.0, mass = 0.0;
+};
+
+// Law of the teacher's eigenvalues, none of them negative: that of Marchenko and Pastur with ratio
+// kappa*, or atoms and an interval for ratio 0; a semicircle may be freely added to it.
 struct TeacherLaw {
-    double ratio = 1.0, scale = 1.0;         // of Marchenko-Pastur, if there are no atoms
-    std::vector<double> positions, weights;  // ascending; weights with sum 1
-    double variance = 0.0;                   // of a semicircle that is freely added
+    double mean, second;  // moments, without the semicircle
+    double ratio = 0.0;
+    std::vector<double> positions, weights;  // ascending
+    Interval interval;
+    double variance = 0.0;  // of the semicircle
 };
 
 struct Setting {

@@ -8,7 +8,7 @@ import numpy
 import numpy.typing
 import typing
 import typing_extensions
-__all__: list[str] = ['Experiment', 'FlowModel', 'FlowNumerics', 'Network', 'QuadraticCurvature', 'Run', 'SgdModel', 'Status', 'TeacherLaw', 'advance_runs', 'build_info', 'default_threads', 'flow_interpolation_threshold', 'flow_limit', 'flow_orthonormal', 'flow_recovery_threshold', 'flow_saturation_width', 'flow_start', 'has_blas', 'normals', 'quadratic_descend', 'quadratic_loss_gradient', 'set_dgemm', 'sgd_padded', 'status_message']
+__all__: list[str] = ['Experiment', 'FlowModel', 'FlowNumerics', 'Network', 'QuadraticCurvature', 'Run', 'SgdModel', 'Status', 'TeacherLaw', 'advance_runs', 'build_info', 'default_threads', 'flow_bayes_risk', 'flow_interpolation_threshold', 'flow_limit', 'flow_orthonormal', 'flow_recovery_threshold', 'flow_saturation_width', 'flow_start', 'has_blas', 'normals', 'quadratic_descend', 'quadratic_loss_gradient', 'set_dgemm', 'sgd_padded', 'status_message']
 class Status(enum.Enum):
     """
     How a computation ended.
@@ -48,9 +48,13 @@ class Run:
     def values(self) -> numpy.typing.NDArray[numpy.float64]:
         ...
 class TeacherLaw:
-    def __init__(self, *, ratio: typing.SupportsFloat | typing.SupportsIndex, scale: typing.SupportsFloat | typing.SupportsIndex, positions: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], weights: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], variance: typing.SupportsFloat | typing.SupportsIndex) -> None:
+    def __init__(self, *, mean: typing.SupportsFloat | typing.SupportsIndex, second: typing.SupportsFloat | typing.SupportsIndex, ratio: typing.SupportsFloat | typing.SupportsIndex, positions: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], weights: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], interval: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex], variance: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
-    def long_time(self, alpha: typing.SupportsFloat | typing.SupportsIndex, kappa: typing.SupportsFloat | typing.SupportsIndex, noise: typing.SupportsFloat | typing.SupportsIndex, lam: typing.SupportsFloat | typing.SupportsIndex) -> tuple:
+    def curve(self, kappa: typing.SupportsFloat | typing.SupportsIndex, noise: typing.SupportsFloat | typing.SupportsIndex, lam: typing.SupportsFloat | typing.SupportsIndex, sigma2: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> tuple[numpy.typing.NDArray[numpy.float64], int, Status]:
+        ...
+    def long_time(self, alpha: typing.SupportsFloat | typing.SupportsIndex, kappa: typing.SupportsFloat | typing.SupportsIndex, noise: typing.SupportsFloat | typing.SupportsIndex, lam: typing.SupportsFloat | typing.SupportsIndex) -> tuple[numpy.typing.NDArray[numpy.float64], int, Status]:
+        ...
+    def optimal_ridge(self, alpha: typing.SupportsFloat | typing.SupportsIndex, kappa: typing.SupportsFloat | typing.SupportsIndex, noise: typing.SupportsFloat | typing.SupportsIndex) -> float:
         ...
 class Experiment:
     def __init__(self, *, dim: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex, samples: typing.SupportsInt | typing.SupportsIndex, sensing: str, noise_var: typing.SupportsFloat | typing.SupportsIndex, ridge: typing.SupportsFloat | typing.SupportsIndex, init_scale: typing.SupportsFloat | typing.SupportsIndex, teacher: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], teacher_width: typing.SupportsInt | typing.SupportsIndex, teacher_scale: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex) -> None:
@@ -130,6 +134,8 @@ def advance_runs(runs: collections.abc.Sequence[Run], evaluations: typing.Suppor
 def build_info() -> dict[str, str]:
     ...
 def default_threads() -> int:
+    ...
+def flow_bayes_risk(alpha: typing.SupportsFloat | typing.SupportsIndex, ratio: typing.SupportsFloat | typing.SupportsIndex, scale: typing.SupportsFloat | typing.SupportsIndex, noise: typing.SupportsFloat | typing.SupportsIndex) -> float:
     ...
 def flow_interpolation_threshold(kappa: typing.SupportsFloat | typing.SupportsIndex, ratio: typing.SupportsFloat | typing.SupportsIndex, noise: typing.SupportsFloat | typing.SupportsIndex) -> float:
     ...

@@ -14,6 +14,7 @@ The risk is R = E (f - f*)^2 = (2/d) ||S - S*||_F^2, without a factor 1/2 and wi
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -34,6 +35,7 @@ from overparam.results import (
     FloatArray,
     PathLike,
     Point,
+    Spectrum,
     Trajectory,
     array_field,
     conclude,
@@ -45,11 +47,16 @@ __all__ = [
     "FlowTrajectory",
     "LongTime",
     "Problem",
+    "bayes_risk",
+    "curve",
+    "interpolation_threshold",
     "long_time",
     "minimise",
+    "optimal_ridge",
     "recovery_threshold",
     "saturation_width",
     "simulate",
+    "spectrum",
     "stable_lr",
     "teacher_eigenvalues",
     "unique_threshold",
@@ -300,6 +307,9 @@ class LongTime(Point):
 
 # ---- long times: the static equations ------------------------------------------------------------
 
+# Points of each interval of a learned spectrum.
+_SPECTRUM_POINTS = 1001
+
 _FIELDS = (
     "alpha",
     "risk",
@@ -321,26 +331,25 @@ def _problem(problem: object) -> Problem:
     return problem
 
 
+@functools.lru_cache(maxsize=256)
 def _teacher(law: spectra.Law) -> _core.TeacherLaw:
     """Return the form in which the core knows a law."""
     variance = 0.0
     if isinstance(law, spectra.FreeSum):
-        law, variance = law.law, law.variance
-    atoms: tuple[tuple[float, float], ...] = ()
-    ratio = scale = 1.0
-    if isinstance(law, spectra.MarchenkoPastur):
-        ratio, scale = law.ratio, law.scale
-    elif isinstance(law, spectra.Discrete):
-        atoms = law.atoms
-    else:
-        must = "made of Marchenko-Pastur laws, atoms and semicircles"
+        variance = law.variance
+        law = law.law
+    if not isinstance(law, (spectra.MarchenkoPastur, spectra.Discrete, spectra.Jacobi)):
+        must = "made of Marchenko-Pastur and Jacobi laws, atoms and semicircles"
         raise _check.bad("teacher_spectrum", must, law)
-    positions, weights = zip(*atoms, strict=True) if atoms else ((), ())
+    closed = isinstance(law, spectra.MarchenkoPastur)
+    atoms = () if closed else law.atoms
     return _core.TeacherLaw(
-        ratio=ratio,
-        scale=scale,
-        positions=np.array(positions),
-        weights=np.array(weights),
+        mean=law.moments(1),
+        second=law.moments(2),
+        ratio=law.ratio if isinstance(law, spectra.MarchenkoPastur) else 0.0,
+        positions=[position for position, _ in atoms],
+        weights=[mass for _, mass in atoms],
+        interval=law.interval_resolvent if isinstance(law, spectra.Jacobi) else (),
         variance=variance,
     )
 
@@ -426,6 +435,228 @@ def long_time(problem: Problem, *, branch: str = "all", throw: bool = True) -> L
     return conclude(_solutions(problem, found, began, {"branch": branch}, kept), throw)
 
 
+def curve(problem: Problem, sigma2: ArrayLike, *, throw: bool = True) -> LongTime:
+    """Return all solutions for given values of sigma2, with alpha as an outcome.
+
+    Parameters
+    ----------
+    problem : Problem
+        Widths, noise and ridge; `alpha` is ignored.
+    sigma2 : array_like
+        Values of (R + Delta)/(4 alpha), positive: a number or a sequence in any order.
+    throw : bool
+        Raise if there is a value without a solution; otherwise return the others with the status.
+
+    Returns
+    -------
+    LongTime
+        By increasing sigma2, then threshold; sigma2 is repeated where there are several solutions.
+        A fine grid shows folds, and solutions apart from the main branch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    ConvergenceError
+        If there is a value without a solution.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 4.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=1.0, kappa=0.25, kappa_star=0.25, ridge=1e-3)
+    >>> found = op.empirical_flow.curve(problem, [0.5, 2.0, 10.0])
+    >>> found.sigma2.tolist()
+    [0.5, 2.0, 2.0, 2.0, 10.0]
+    """
+    began = time.perf_counter()
+    law = _teacher(_problem(problem).teacher_law)
+    if isinstance(sigma2, (int, float)) or np.ndim(sigma2) == 0:
+        values = np.array([_positive("sigma2", sigma2)])
+    else:
+        values = np.sort(_check.vector("sigma2", sigma2))
+        if len(values) == 0 or values[0] <= 0:
+            raise _check.bad("sigma2", "at least one value, all > 0", values)
+    found = law.curve(problem.kappa, problem.noise_var, problem.ridge, values)
+    return conclude(_solutions(problem, found, began, {"sigma2": values}), throw)
+
+
+def spectrum(problem: Problem, *, root: int = 0) -> Spectrum:
+    """Return the spectrum of the student after long times.
+
+    Parameters
+    ----------
+    problem : Problem
+        As for `long_time`.
+    root : int
+        Which of its solutions, from 0; negative numbers count from the last.
+
+    Returns
+    -------
+    Spectrum
+        A curve for the eigenvalues > 0 with its edges, and an atom of mass 1 - rank at 0. The
+        lowest edge is the gap between them: that between 0 and the spectrum of a student of full
+        width kappa, and 0 for one whose rank is limited by the ridge only.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or there is no such solution.
+    ConvergenceError
+        If a solution was not found.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 3.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(
+    ...     alpha=0.3, kappa=0.4, kappa_star=0.3, noise_var=0.1, ridge=0.05
+    ... )
+    >>> learned = op.empirical_flow.spectrum(problem)
+    >>> position, mass = learned.atoms[0]
+    >>> position, round(mass, 6), round(float(learned.edges[0]), 6)
+    (0.0, 0.6, 0.258403)
+    """
+    solutions = long_time(problem)
+    index = _check.integer("root", root)
+    count = len(solutions.risk)
+    if not -count <= index < count:
+        raise _check.bad("root", f"from {-count} to {count - 1}", root)
+    tau, rank = float(solutions.threshold[index]), float(solutions.rank[index])
+    law = spectra.free_sum(problem.teacher_law, float(solutions.sigma2[index]))
+    cut = tau
+    if problem.kappa < 1.0 and rank >= problem.kappa * (1.0 - 1e-12):
+        cut = max(tau, _upper_quantile(law, problem.kappa))
+    # Where the law has atoms, sigma2 = 0 and the student is the teacher.
+    learned = [(position - tau, mass) for position, mass in law.atoms if position > tau]
+    edges: list[float] = []
+    grids: list[FloatArray] = []
+    values: list[FloatArray] = []
+    for low, high in zip(law.edges[::2], law.edges[1::2], strict=True):
+        if high <= cut:
+            continue
+        start = max(low, cut)
+        angle = np.linspace(0.0, np.pi, _SPECTRUM_POINTS)
+        x = start + (high - start) * np.sin(angle / 2) ** 2
+        grids.append(x - tau)
+        values.append(law.density(x))
+        edges += [start - tau, high - tau]
+    atoms = [(0.0, 1.0 - rank), *learned] if rank < 1.0 else learned
+    return Spectrum(
+        problem=problem,
+        inputs={"root": index},
+        method="static equations",
+        status=solutions.status,
+        origin=make_origin(),
+        grid=np.concatenate(grids) if grids else np.zeros(1),
+        values=np.concatenate(values) if values else np.zeros(1),
+        atom_positions=np.array([position for position, _ in atoms]),
+        atom_masses=np.array([mass for _, mass in atoms]),
+        edges=np.array(edges),
+    )
+
+
+def _upper_quantile(law: spectra.Law, mass: float) -> float:
+    """Return the position with a mass above it: in a gap its upper end."""
+    x = float(law.quantile(1.0 - mass))
+    for low, high in itertools.pairwise(law.edges):
+        if abs(x - low) <= 1e-9 * (high - low) and law.density((low + high) / 2) == 0:
+            return high
+    return x
+
+
+def bayes_risk(
+    alpha: float, kappa_star: float, noise_var: float, *, teacher_scale: float = 1.0
+) -> float:
+    """Return the risk of the Bayes-optimal estimator, below which no student comes.
+
+    Parameters
+    ----------
+    alpha : float
+        Samples n/d^2; positive.
+    kappa_star : float
+        Width m*/d of the teacher; positive.
+    noise_var : float
+        Delta >= 0, variance of the label noise.
+    teacher_scale : float
+        a > 0, tr S*/d.
+
+    Returns
+    -------
+    float
+        Exactly 0 where a noiseless teacher is recovered: alpha >= kappa* - kappa*^2/2 for
+        kappa* < 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> round(op.empirical_flow.bayes_risk(0.3, 0.3, 0.1), 8)
+    0.42766723
+    """
+    return _core.flow_bayes_risk(
+        _positive("alpha", alpha),
+        _positive("kappa_star", kappa_star),
+        _positive("teacher_scale", teacher_scale),
+        _check.real("noise_var", noise_var, minimum=0.0),
+    )
+
+
+def optimal_ridge(problem: Problem) -> tuple[float, LongTime]:
+    """Return the ridge with the smallest risk after long times.
+
+    Parameters
+    ----------
+    problem : Problem
+        Samples, widths and noise; `ridge` is ignored.
+
+    Returns
+    -------
+    ridge : float
+        0 for the limit 0+. If no estimate is better than S = 0, the smallest ridge that gives it.
+    solutions : LongTime
+        `long_time` at this ridge. Where there are several solutions the first one is meant.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    ConvergenceError
+        If a solution was not found.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 4.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.3, kappa=1.0, kappa_star=0.2, noise_var=0.5)
+    >>> ridge, solutions = op.empirical_flow.optimal_ridge(problem)
+    >>> round(float(op.empirical_flow.long_time(problem).risk[0]), 3)
+    10.482
+    >>> round(ridge, 4), round(float(solutions.risk[0]), 4)
+    (0.265, 0.9627)
+    """
+    law = _teacher(_problem(problem).teacher_law)
+    ridge = law.optimal_ridge(problem.alpha, problem.kappa, problem.noise_var)
+    return ridge, long_time(problem.replace(ridge=ridge))
+
+
 def _positive(name: str, value: object) -> float:
     return _check.real(name, value, minimum=0.0, strict_minimum=True)
 
@@ -474,6 +705,48 @@ def recovery_threshold(kappa: float, kappa_star: float, *, ridge: str = "vanishi
         return unique_threshold(kappa_star)
     counted = kappa - kappa**2 / 2.0
     return min(_core.flow_interpolation_threshold(kappa, kappa_star, 0.0), counted)
+
+
+def interpolation_threshold(kappa: float, kappa_star: float, noise_var: float) -> float:
+    """Return the samples n/d^2 above which a student with a ridge 0+ does not interpolate.
+
+    Parameters
+    ----------
+    kappa : float
+        Width of the student; positive.
+    kappa_star : float
+        Width of the teacher, of scale a = 1; positive.
+    noise_var : float
+        Delta >= 0, variance of the label noise; 0 is the limit of small noise, for a student that
+        is at least as wide as the teacher.
+
+    Returns
+    -------
+    float
+        Where the risk has its peak.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 4.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> round(op.empirical_flow.interpolation_threshold(1.0, 0.3, 0.1), 8)
+    0.33064541
+    >>> op.empirical_flow.interpolation_threshold(1.0, 0.3, 0.0)
+    0.3775
+    """
+    return _core.flow_interpolation_threshold(
+        _positive("kappa", kappa),
+        _positive("kappa_star", kappa_star),
+        _check.real("noise_var", noise_var, minimum=0.0),
+    )
 
 
 def unique_threshold(kappa_star: float) -> float:

@@ -907,6 +907,17 @@ class Jacobi(_ClosedForm):
         small = self._pair[0]
         return 1 - small, 1 - 2 * small
 
+    @property
+    def interval_resolvent(self) -> tuple[float, float, float, float, float, float, float]:
+        """Ends low and high, unit, factor, slope, shift and mass of the part with a density.
+
+        Its Cauchy transform at z = unit u is factor/(slope u - shift + root), with
+        root = sqrt(u - low) sqrt(u - high).
+        """
+        first, second = self._resolvent_slopes
+        factor = 2 * first * self._mass / self._unit
+        return *self._ends, self._unit, factor, second, self._low_gap, self._mass
+
     def _centre(self, u: FloatArray) -> FloatArray:
         return (_over(self._high_gap, 1 - u) - _over(self._low_gap, u)) / (2 * self._pair[0])
 
@@ -1796,14 +1807,16 @@ def from_plain(data: Mapping[str, Any]) -> Law:
     >>> spectra.from_plain({"kind": "Semicircle", "variance": 2.0})
     Semicircle(variance=2.0)
     """
-    values = {
-        name: from_plain(value) if isinstance(value, Mapping) else value
-        for name, value in data.items()
-    }
-    kind = _LAWS.get(values.pop("kind", ""))
+    kind = _LAWS.get(data.get("kind", ""))
     if kind is None:
         raise _check.bad("data", "those of a law of op.spectra", dict(data))
-    return kind(**values)
+    return kind(
+        **{
+            name: from_plain(value) if isinstance(value, Mapping) else value
+            for name, value in data.items()
+            if name != "kind"
+        }
+    )
 
 
 _LAWS: dict[str, Callable[..., Law]] = {
