@@ -237,6 +237,14 @@ class FlowTrajectory(Trajectory):
     Notes
     -----
     Source: ``docs/papers/empirical_flow.md`` section 1.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.4, kappa=0.5, kappa_star=0.2)
+    >>> run = op.empirical_flow.simulate(problem, [0, 1], dim=10, lr=0.01, replicas=3)
+    >>> run.time_label, run.risk.shape
+    ('time t', (3, 2))
     """
 
     time_label: ClassVar[str] = "time t"
