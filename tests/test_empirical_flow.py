@@ -466,10 +466,10 @@ def test_interpolation_threshold(kappa, kappa_star, noise_var):
     expected = naive.interpolation_threshold(kappa, kappa_star, noise_var)
     assert_allclose(threshold, expected, rtol=1e-10)
     problem = Problem(alpha=threshold, kappa=kappa, kappa_star=kappa_star, noise_var=noise_var)
-    above = flow.long_time(problem.replace(alpha=threshold * (1 + 1e-7)))
-    below = flow.long_time(problem.replace(alpha=threshold * (1 - 1e-7)))
-    assert np.any((above.threshold == 0) & (above.c > 0) & (above.c < 1e-4))
-    assert np.any((below.train_risk == 0) & (below.threshold < 1e-4))
+    above = flow.long_time(problem.replace(alpha=threshold * (1 + 1e-9)))
+    below = flow.long_time(problem.replace(alpha=threshold * (1 - 1e-9)))
+    assert np.any((above.threshold == 0) & (above.c > 0) & (above.c < 1e-8))
+    assert np.any((below.train_risk == 0) & (below.threshold < 1e-3))
 
 
 def test_interpolation_threshold_limits():
@@ -783,6 +783,9 @@ def test_spectrum():
             assert position == 0
             assert_allclose(mass, 1 - rank, rtol=1e-10, atol=1e-13)
             edges = spectrum.edges
+            if rank == 0:
+                assert len(edges) == 0
+                continue
             assert len(edges) % 2 == 0
             assert np.all(np.diff(edges) >= 0)
             teacher = teacher_of(problem)
@@ -928,7 +931,7 @@ def test_general_teachers_against_naive(name, kappa):
         teacher_spectrum=TEACHERS[name],
     )
     roots = flow.long_time(problem)
-    assert_solutions(roots, problem, teacher=plain_law(name), rtol=1e-7, n=40)
+    assert_solutions(roots, problem, teacher=plain_law(name), rtol=1e-7, n=120)
 
 
 def test_a_semicircle_adds_to_the_noise():
