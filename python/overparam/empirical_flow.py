@@ -16,19 +16,24 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize
 
-from overparam import _check, _core, spectra
+from overparam import _blas, _check, _core, _run, spectra
+from overparam._core import Status
 from overparam._problem import BaseProblem
 from overparam.results import (
     BoolArray,
     FloatArray,
+    PathLike,
     Point,
     Spectrum,
     Trajectory,
@@ -46,10 +51,14 @@ __all__ = [
     "curve",
     "interpolation_threshold",
     "long_time",
+    "minimise",
     "optimal_ridge",
     "recovery_threshold",
     "saturation_width",
+    "simulate",
     "spectrum",
+    "stable_lr",
+    "teacher_eigenvalues",
     "unique_threshold",
 ]
 
@@ -220,12 +229,22 @@ class FlowTrajectory(Trajectory):
         tr S/d.
     overlap : (T,) array
         tr S S*/d.
+    eigenvalues : (T, d) array, or None
+        Those of S in increasing order, where a simulation was asked for them.
     diverged : (replicas,) array of bool, or None
         Replicas whose values stopped being finite.
 
     Notes
     -----
     Source: ``docs/papers/empirical_flow.md`` section 1.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.4, kappa=0.5, kappa_star=0.2)
+    >>> run = op.empirical_flow.simulate(problem, [0, 1], dim=10, lr=0.01, replicas=3)
+    >>> run.time_label, run.risk.shape
+    ('time t', (3, 2))
     """
 
     time_label: ClassVar[str] = "time t"
@@ -235,6 +254,7 @@ class FlowTrajectory(Trajectory):
     train_risk: FloatArray = array_field("time")
     trace: FloatArray = array_field("time")
     overlap: FloatArray = array_field("time")
+    eigenvalues: FloatArray | None = array_field("time", "eigenvalue", default=None)
 
 
 @record
@@ -807,3 +827,618 @@ def saturation_width(kappa_star: float) -> float:
 
 
 # ---- the network itself --------------------------------------------------------------------------
+
+
+def teacher_eigenvalues(problem: Problem, dim: int) -> FloatArray:
+    """Return the eigenvalues of a deterministic teacher that stands for the law of the random one.
+
+    Parameters
+    ----------
+    problem : Problem
+        The teacher.
+    dim : int
+        How many.
+
+    Returns
+    -------
+    (dim,) array
+        Means of the law over intervals of mass 1/dim, in increasing order. Their mean is exactly
+        that of the law.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    Replaces the random teacher of a simulation, whose fluctuations it removes. Source:
+    ``docs/papers/empirical_flow.md`` section 6.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.3, kappa=0.5, kappa_star=0.5)
+    >>> op.empirical_flow.teacher_eigenvalues(problem, 4).round(4)
+    array([0.    , 0.    , 0.8411, 3.1589])
+    """
+    _problem(problem)
+    dim = _check.integer("dim", dim, minimum=1)
+    law = problem.teacher_law
+    atoms = dict(law.atoms)
+    pieces = [(position, position) for position in atoms]
+    for start, stop in zip(law.edges[::2], law.edges[1::2], strict=True):
+        cuts = [start, *(x for x in atoms if start < x < stop), stop]
+        pieces += itertools.pairwise(cuts)
+    # The law as a list of atoms and of parts of intervals, none across the edge of a bin.
+    total, bottom = np.zeros(dim), 0.0
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    for left, right in sorted(pieces):
+        if left == right:
+            top = bottom + atoms[left]
+        else:
+            top = float(law.cdf(right)) - atoms.get(right, 0.0)
+        levels = np.arange(dim + 1) / dim
+        levels = np.concatenate([[bottom], levels[(levels > bottom) & (levels < top)], [top]])
+        bins = np.minimum((0.5 * (levels[1:] + levels[:-1]) * dim).astype(int), dim - 1)
+        if left == right:
+            moments = left * np.diff(levels)
+        else:
+            # By parts, in an angle in which the distribution function is smooth at both ends.
+            x = np.concatenate([[left], law.quantile(levels[1:-1]), [right]])
+            angles = np.arccos(np.clip(1.0 - 2.0 * (x - left) / (right - left), -1.0, 1.0))
+            half = 0.5 * np.diff(angles)[:, np.newaxis]
+            theta = 0.5 * (angles[1:] + angles[:-1])[:, np.newaxis] + half * nodes
+            below = law.cdf(left + (right - left) * np.sin(0.5 * theta) ** 2)
+            rise = 0.5 * (right - left) * np.sin(theta)
+            moments = np.diff(x * levels) - ((below * rise * half) @ weights)
+        np.add.at(total, bins, moments)
+        bottom = top
+    return np.sort(np.maximum(total * dim, 0.0))
+
+
+def stable_lr(problem: Problem) -> float:
+    """Return an estimate of the largest stable learning rate of gradient descent.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+
+    Returns
+    -------
+    float
+        2/(2 S_max (1 + 1/sqrt(2 alpha))^2 + lam), with S_max the larger one of the upper edges of
+        the spectra of teacher and start.
+
+    Raises
+    ------
+    TypeError
+        If `problem` is not a problem of this room.
+
+    Notes
+    -----
+    From an upper estimate of the largest eigenvalue of the Hessian: rates somewhat above may be
+    stable. Source: ``docs/papers/empirical_flow.md`` section 6.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.3, kappa=1.0, kappa_star=0.5)
+    >>> round(op.empirical_flow.stable_lr(problem), 4)
+    0.0327
+    """
+    _problem(problem)
+    law = problem.teacher_law
+    start = problem.init_scale**2 * (1.0 + 1.0 / math.sqrt(problem.kappa)) ** 2
+    largest = max([start, *law.edges, *(position for position, _ in law.atoms)])
+    feedback = (1.0 + 1.0 / math.sqrt(2.0 * problem.alpha)) ** 2
+    return 2.0 / (2.0 * largest * feedback + problem.ridge)
+
+
+class _Experiment(NamedTuple):
+    """The network at a finite dimension: what all replicas share, and memory for each."""
+
+    core: _core.Experiment
+    sizes: dict[str, int]
+    nbytes: float
+
+
+def _experiment(
+    problem: Problem,
+    dim: object,
+    sensing: object,
+    teacher: object,
+    sequence: np.random.SeedSequence,
+) -> _Experiment:
+    _problem(problem)
+    d = _check.integer("dim", dim, minimum=1)
+    sensing = _check.choice("sensing", sensing, ("network", "goe"))
+    teacher = _check.choice("teacher", teacher, ("random", "quantile"))
+    given = problem.teacher_spectrum is not None
+    taught = None if given else problem.kappa_star
+    for name, ratio, units in (
+        ("alpha", problem.alpha, d * d),
+        ("kappa", problem.kappa, d),
+        ("kappa_star", taught, d),
+    ):
+        if ratio is not None and ratio * units < 1.0 - 1e-9:
+            raise _check.bad(name, f"at least 1/{units} at dim = {d}", ratio)
+    m, n = math.floor(problem.kappa * d + 0.5), math.floor(problem.alpha * d * d + 0.5)
+    sizes = {"n": n, "m": m}
+    if taught is not None:
+        sizes["m_star"] = math.floor(taught * d + 0.5)
+    size = d * (d + 1) // 2
+    if sensing == "network":
+        nbytes = 8.0 * n * d
+    elif n > size:
+        nbytes = 4.0 * size**2 + 12.0 * 256 * size
+    else:
+        nbytes = 4.0 * n * size
+    core = _core.Experiment(
+        dim=d,
+        width=m,
+        samples=n,
+        sensing=sensing,
+        noise_var=problem.noise_var,
+        ridge=problem.ridge,
+        init_scale=problem.init_scale,
+        teacher=teacher_eigenvalues(problem, d) if given or teacher == "quantile" else np.empty(0),
+        teacher_width=sizes.get("m_star", 0),
+        teacher_scale=problem.teacher_scale,
+        seed=_check.seed_word(sequence),
+    )
+    return _Experiment(core, sizes, nbytes + 16.0 * 8.0 * max(d * m, size) + 64.0 * d * (m + d))
+
+
+def _clock(lr: object, times: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return the learning rates, the last of which repeats, and the steps at `times`."""
+    if np.ndim(lr) == 0:  # type: ignore[arg-type]
+        rate = _check.real("lr", lr, minimum=0.0, strict_minimum=True)
+        return np.array([rate]), _check.steps("t", times, 1.0 / rate)
+    rates = _check.vector("lr", lr)
+    if not len(rates) or not (rates > 0.0).all():
+        raise _check.bad("lr", "a positive number, or a sequence of them", rates)
+    grid = np.concatenate([[0.0], np.cumsum(rates)])
+    slack = _check.GRID_TOLERANCE * np.maximum(times, rates.min())
+    steps = np.searchsorted(grid, times - slack)
+    if steps[-1] > len(rates):
+        raise _check.bad("t", f"at most the sum of lr, {grid[-1]:g}", times)
+    if not (np.abs(grid[steps] - times) <= slack).all():
+        raise _check.bad("t", "on the grid of the partial sums of lr", times)
+    return rates, steps
+
+
+def simulate(
+    problem: Problem,
+    t: ArrayLike,
+    *,
+    dim: int,
+    lr: float | Sequence[float] | FloatArray | None = None,
+    rtol: float | None = None,
+    sensing: str = "network",
+    teacher: str = "random",
+    eigenvalues: bool = False,
+    replicas: int = 1,
+    seed: int | np.random.SeedSequence | None = 0,
+    threads: int | None = None,
+    max_steps: int = 1_000_000,
+    throw: bool = True,
+    progress: bool | Callable[[float], object] = False,
+    checkpoint: PathLike | None = None,
+) -> FlowTrajectory:
+    """Train the network on samples, by gradient descent or along the gradient flow.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    t : (T,) array
+        Physical times, learning rate times steps. With `lr`, multiples of it.
+    dim : int
+        The input dimension d; n, m and m* are alpha d^2, kappa d and kappa* d, rounded.
+    lr : float or sequence of float, optional
+        Gradient descent with this learning rate. A sequence gives that of each step, and `t` is
+        then among its partial sums.
+    rtol : float, optional
+        Instead of `lr`: gradient flow, by an adaptive method with this relative tolerance.
+    sensing : {"network", "goe"}
+        "network": the quadratic network itself. "goe": its matrices (x x^T - I)/sqrt(d) are
+        replaced by independent ones of the standard GOE(d), which has the same second moments.
+    teacher : {"random", "quantile"}
+        "random": S* = a G G^T/m*, drawn for each replica. "quantile": S* diagonal with
+        `teacher_eigenvalues`. Both are the latter for a problem with a `teacher_spectrum`;
+        as samples and start are rotation-invariant, that S* is diagonal loses nothing.
+    eigenvalues : bool
+        Record the eigenvalues of S at all times.
+    replicas : int
+        Independent samples, teachers and starts. The first r do not depend on how many there are.
+    seed : int, SeedSequence or None
+        None draws fresh entropy; what was used is in ``origin``.
+    threads : int, optional
+        Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
+        result depends on it.
+    max_steps : int
+        Largest number of steps of the adaptive method.
+    throw : bool
+        Raise `ConvergenceError` if all replicas fail; otherwise return what was computed.
+    progress : bool or callable
+        Show a bar, or call with the fraction done.
+    checkpoint : path, optional
+        A file from which the same call continues after an interruption, to the same bits; it holds
+        the replicas that were done.
+
+    Returns
+    -------
+    FlowTrajectory
+        With the replica axis first. A replica that diverges is marked and NaN from then on.
+        ``stats`` has "n", "m" and "m_star", and over all replicas "steps" and "gradients". After an
+        interruption it holds the replicas that were done, or else the first until then.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    MemoryError
+        If the run would need more memory than is free.
+    ConvergenceError
+        If all replicas fail; its ``result`` holds the trajectory until then.
+
+    Warns
+    -----
+    UserWarning
+        If a learning rate is above `stable_lr`.
+
+    Notes
+    -----
+    A gradient costs 4 n d m operations; with "goe" it reads the smaller one of n d^2/2 numbers in
+    single precision and of half the matrix that the samples make of them, d^4/8 in double.
+    Source: ``docs/papers/empirical_flow.md`` section 6.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.4, kappa=0.5, kappa_star=0.2, ridge=0.1)
+    >>> run = op.empirical_flow.simulate(problem, [0, 1, 10], dim=20, rtol=1e-6, replicas=4)
+    >>> run.risk.shape, run.stats["n"], bool((run.risk[:, 2] < run.risk[:, 0]).all())
+    ((4, 3), 160, True)
+    """
+    sequence = _check.seed_sequence(seed)
+    experiment = _experiment(problem, dim, sensing, teacher, sequence)
+    times = _check.times("t", t)
+    rates, steps = np.empty(0), np.empty(0, dtype=np.int64)
+    if lr is not None:
+        rates, steps = _clock(lr, times)
+    if rtol is not None:
+        rtol = _check.real("rtol", rtol, minimum=0.0, strict_minimum=True)
+    if (lr is None) == (rtol is None):
+        raise _check.bad("lr", "given, or else rtol, but not both", lr)
+    eigenvalues = _check.boolean("eigenvalues", eigenvalues)
+    replicas = _check.replicas(replicas)
+    workers = _check.threads(threads)
+    max_steps = _check.integer("max_steps", max_steps, minimum=1)
+    throw = _check.boolean("throw", throw)
+    d = int(dim)
+    recorded = 4 + (d if eigenvalues else 0)
+    # The explicit method of order 8 keeps thirty vectors of the size of the weights.
+    working = experiment.nbytes + (0.0 if rtol is None else 240.0 * d * experiment.sizes["m"])
+    _check.memory(
+        min(workers, replicas) * working + 24.0 * replicas * len(times) * recorded,
+        "the samples and the records",
+        "replicas, the times in t, dim, alpha or threads",
+    )
+    if len(rates) and rates.max() > stable_lr(problem):
+        warnings.warn(
+            f"lr must be below about {stable_lr(problem):.3g} for gradient descent to be stable, "
+            f"but was {rates.max():g}",
+            UserWarning,
+            stacklevel=2,
+        )
+    arrays: dict[str, NDArray[Any]] = {
+        "values": np.full((replicas, len(times), recorded), np.nan),
+        "ended": np.zeros(replicas, dtype=bool),
+        "failed": np.zeros(replicas, dtype=bool),
+        "steps": np.zeros(replicas, dtype=np.int64),
+        "gradients": np.zeros(replicas, dtype=np.int64),
+    }
+    runs: dict[int, _core.Run] = {}
+
+    def launch(replica: int) -> _core.Run:
+        network = _core.Network(experiment.core, replica, workers)
+        start = network.start(0)
+        if rtol is None:
+            return network.descent(start, rates, steps.tolist(), eigenvalues)
+        atol = rtol * problem.init_scale / math.sqrt(experiment.sizes["m"])
+        return network.flow(start, times, rtol, atol, max_steps, eigenvalues)
+
+    def note(replica: int) -> None:
+        run = runs[replica]
+        arrays["values"][replica] = _run.padded(run.values, len(times))
+        arrays["steps"][replica], arrays["gradients"][replica] = run.steps, run.evaluations
+
+    def advance(_done: int, budget: int) -> int:
+        group = np.flatnonzero(~arrays["ended"])[:workers].tolist()
+        if not group:
+            return 0
+        with _blas.one_thread():
+            for replica in group:
+                if replica not in runs:
+                    runs[replica] = launch(replica)
+            active = [runs[replica] for replica in group]
+            before = sum(run.evaluations for run in active)
+            ended = _core.advance_runs(active, max(1, budget // len(group)), workers)
+            count = sum(run.evaluations for run in active) - before
+        for replica, finished in zip(group, ended, strict=True):
+            if finished:
+                note(replica)
+                arrays["ended"][replica] = True
+                arrays["failed"][replica] = runs.pop(replica).status is not Status.SUCCESS
+        return max(1, count)
+
+    def fraction() -> float:
+        if times[-1] == 0.0:
+            return 1.0
+        # A checkpoint holds whole replicas: only these are then safely done.
+        begun = runs.values() if checkpoint is None else ()
+        now = arrays["ended"].sum() + sum(run.time / times[-1] for run in begun)
+        return min(1.0, float(now) / replicas)
+
+    def build(status: Status, stats: dict[str, float]) -> FlowTrajectory:
+        for replica in runs:
+            note(replica)
+        # After an interruption the replicas before the first that was not done; or that one.
+        shown = max(1, int(np.append(arrays["ended"], False).argmin()))
+        values = arrays["values"][:shown]
+        risk, train_risk, trace, overlap = np.moveaxis(values[..., :4], 2, 0)
+        return FlowTrajectory(
+            problem=problem,
+            inputs={
+                "dim": d,
+                "lr": None if rtol is not None else rates if len(rates) > 1 else rates[0],
+                "rtol": rtol,
+                "sensing": sensing,
+                "teacher": teacher,
+            },
+            method="gradient descent" if rtol is None else "gradient flow",
+            status=status,
+            stats={
+                "seconds": stats["seconds"],
+                "threads": workers,
+                "steps": int(arrays["steps"].sum()),
+                "gradients": int(arrays["gradients"].sum()),
+                **experiment.sizes,
+            },
+            origin=make_origin(sequence),
+            diverged=arrays["failed"][:shown],
+            t=times,
+            risk=risk,
+            train_risk=train_risk,
+            trace=trace,
+            overlap=overlap,
+            eigenvalues=values[..., 4:] if eigenvalues else None,
+        )
+
+    identity = _run.fingerprint(
+        problem,
+        function="empirical_flow.simulate",
+        t=times,
+        dim=d,
+        lr=rates,
+        rtol=rtol,
+        sensing=sensing,
+        teacher=teacher,
+        eigenvalues=eigenvalues,
+        replicas=replicas,
+        seed=sequence,
+        max_steps=max_steps,
+    )
+    result = _run.drive(
+        None,
+        arrays,
+        advance,
+        build,
+        progress=progress,
+        label="empirical_flow.simulate",
+        fraction=fraction,
+        checkpoint=_run.Checkpoint(checkpoint, identity),
+    )
+    return conclude(result, throw)
+
+
+def minimise(
+    problem: Problem,
+    *,
+    dim: int,
+    sensing: str = "network",
+    teacher: str = "random",
+    replicas: int = 1,
+    seed: int | np.random.SeedSequence | None = 0,
+    tol: float = 1e-8,
+    restarts: int = 0,
+    max_iterations: int = 100_000,
+    threads: int | None = None,
+    throw: bool = True,
+    progress: bool | Callable[[float], object] = False,
+    checkpoint: PathLike | None = None,
+) -> LongTime:
+    """Minimise the loss of the network on samples, from the start of the flow, by L-BFGS.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    dim : int
+        The input dimension d; n, m and m* are alpha d^2, kappa d and kappa* d, rounded.
+    sensing : {"network", "goe"}
+        As in `simulate`.
+    teacher : {"random", "quantile"}
+        As in `simulate`.
+    replicas : int
+        Independent samples, teachers and starts, the same as those of `simulate`.
+    seed : int, SeedSequence or None
+        None draws fresh entropy; what was used is in ``origin``.
+    tol : float
+        Largest entry of the gradient over d at which a minimum counts as reached. Much below the
+        default, rounding of the objective stops the search.
+    restarts : int
+        Further starts of each replica; the lowest objective is kept.
+    max_iterations : int
+        Largest number of iterations from each start.
+    threads : int, optional
+        Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
+        result depends on it.
+    throw : bool
+        Raise `ConvergenceError` if a replica does not reach `tol`; otherwise return what was
+        computed.
+    progress : bool or callable
+        Show a bar, or call with the fraction done.
+    checkpoint : path, optional
+        A file from which the same call continues after an interruption, to the same bits.
+
+    Returns
+    -------
+    LongTime
+        One entry for each replica. `stable` says which reached `tol`; `rank` counts eigenvalues of
+        S above 1e-4 of the largest; sigma2, threshold and c are NaN. ``stats`` has "n", "m",
+        "m_star", the number of replicas that "converged", their largest "gradient" over d, and the
+        "gradients" that were computed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    MemoryError
+        If the run would need more memory than is free.
+    ConvergenceError
+        If a replica does not reach `tol`.
+
+    Notes
+    -----
+    For kappa < 1 minima other than the lowest may be found at small d: compare medians, or use
+    `restarts`. Without a ridge the minimum depends on the start and on the method. Source:
+    ``docs/papers/empirical_flow.md`` section 6.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.4, kappa=1.0, kappa_star=0.3, ridge=0.1)
+    >>> found = op.empirical_flow.minimise(problem, dim=20, replicas=3)
+    >>> found.stable, found.stats["converged"]
+    (array([ True,  True,  True]), 3)
+    """
+    sequence = _check.seed_sequence(seed)
+    experiment = _experiment(problem, dim, sensing, teacher, sequence)
+    replicas = _check.replicas(replicas)
+    tol = _check.real("tol", tol, minimum=0.0, strict_minimum=True)
+    attempts = 1 + _check.integer("restarts", restarts, minimum=0)
+    max_iterations = _check.integer("max_iterations", max_iterations, minimum=1)
+    workers = _check.threads(threads)
+    throw = _check.boolean("throw", throw)
+    d, m = int(dim), experiment.sizes["m"]
+    _check.memory(experiment.nbytes + 320.0 * d * m, "the samples", "dim or alpha")
+    fields = ("risk", "train_risk", "trace", "overlap", "objective", "rank", "gradient")
+    arrays: dict[str, NDArray[Any]] = {
+        **{name: np.full(replicas, np.nan) for name in fields},
+        "gradients": np.zeros(1, dtype=np.int64),
+    }
+
+    def minimise_from(network: _core.Network, attempt: int) -> dict[str, float]:
+        train_risk, count = np.nan, 0
+
+        def objective(weights: FloatArray) -> tuple[float, FloatArray]:
+            nonlocal train_risk, count
+            count += 1
+            train_risk, gradient = network.loss_gradient(weights.reshape(d, m))
+            ridge = 0.5 * problem.ridge * float(np.square(weights).sum()) / d
+            return train_risk / 8.0 + ridge, gradient.ravel() / d
+
+        weights = network.start(attempt).ravel()
+        # A line search that fails at rounding starts once more, without the old curvature.
+        for _ in range(3):
+            found = optimize.minimize(
+                objective,
+                weights,
+                jac=True,
+                method="L-BFGS-B",
+                options={
+                    "gtol": tol,
+                    "ftol": 0.0,
+                    "maxiter": max_iterations,
+                    "maxfun": 2 * max_iterations,
+                },
+            )
+            weights = found.x
+            if found.status != 2:
+                break
+        value, gradient = objective(weights)
+        measured = network.measure(weights.reshape(d, m), train_risk)
+        eigenvalues = measured[4:]
+        arrays["gradients"] += count
+        return {
+            **dict(zip(fields[:4], measured[:4].tolist(), strict=True)),
+            "objective": value,
+            "rank": float((eigenvalues > 1e-4 * eigenvalues[-1]).mean()),
+            "gradient": float(np.abs(gradient).max()),
+        }
+
+    def advance(done: int, _budget: int) -> int:
+        with _blas.one_thread():
+            network = _core.Network(experiment.core, done, workers)
+            found = [minimise_from(network, attempt) for attempt in range(attempts)]
+        lowest = min(found, key=lambda entry: (entry["gradient"] > tol, entry["objective"]))
+        for name in fields:
+            arrays[name][done] = lowest[name]
+        return 1
+
+    def build(status: Status, stats: dict[str, float]) -> LongTime:
+        count = int(stats["steps"])
+        values = {name: arrays[name][:count] for name in fields}
+        gradient = values.pop("gradient")
+        converged = gradient <= tol
+        if status is Status.SUCCESS and not converged.all():
+            status = Status.NOT_CONVERGED
+        unknown = np.full(count, np.nan)
+        return LongTime(
+            problem=problem,
+            inputs={"dim": d, "sensing": sensing, "teacher": teacher, "tol": tol},
+            method="L-BFGS",
+            status=status,
+            stats={
+                "seconds": stats["seconds"],
+                "threads": workers,
+                "gradients": int(arrays["gradients"][0]),
+                "converged": int(converged.sum()),
+                "gradient": float(gradient.max(initial=0.0)),
+                **experiment.sizes,
+            },
+            origin=make_origin(sequence),
+            alpha=np.full(count, problem.alpha),
+            sigma2=unknown,
+            threshold=unknown,
+            c=unknown,
+            stable=converged,
+            **values,
+        )
+
+    identity = _run.fingerprint(
+        problem,
+        function="empirical_flow.minimise",
+        dim=d,
+        sensing=sensing,
+        teacher=teacher,
+        replicas=replicas,
+        seed=sequence,
+        tol=tol,
+        restarts=attempts,
+        max_iterations=max_iterations,
+    )
+    result = _run.drive(
+        replicas,
+        arrays,
+        advance,
+        build,
+        progress=progress,
+        label="empirical_flow.minimise",
+        checkpoint=_run.Checkpoint(checkpoint, identity),
+    )
+    return conclude(result, throw)
