@@ -926,7 +926,7 @@ def test_quantiles_of_marchenko_pastur():
     assert errors[1] < 2e-3
 
 
-TEACHERS = {
+TEACHER_LAWS = {
     "three atoms": spectra.discrete([0.0, 1.0, 3.0], [0.5, 0.3, 0.2]),
     "one atom": spectra.discrete([2.0], [1.0]),
     "principal angles": spectra.jacobi(0.5, 0.25),
@@ -936,7 +936,7 @@ TEACHERS = {
 
 def plain_law(name):
     """Atoms and weights of a teacher, dense enough to stand for it at the sigma of the test."""
-    law = TEACHERS[name]
+    law = TEACHER_LAWS[name]
     if name == "principal angles":
         nodes, weights = naive.jacobi_nodes(0.5, 0.25, n=120, reach=25.0)
         return nodes[weights > 1e-14], weights[weights > 1e-14]
@@ -947,7 +947,7 @@ def plain_law(name):
 
 
 @pytest.mark.parametrize("kappa", [0.3, 1.0])
-@pytest.mark.parametrize("name", TEACHERS)
+@pytest.mark.parametrize("name", TEACHER_LAWS)
 def test_general_teachers_against_naive(name, kappa):
     problem = Problem(
         alpha=0.3,
@@ -955,16 +955,16 @@ def test_general_teachers_against_naive(name, kappa):
         kappa_star=1.0,
         noise_var=1.0,
         ridge=0.05,
-        teacher_spectrum=TEACHERS[name],
+        teacher_spectrum=TEACHER_LAWS[name],
     )
     roots = flow.long_time(problem)
     assert_solutions(roots, problem, teacher=plain_law(name), rtol=1e-7, n=120)
 
 
-@pytest.mark.parametrize("name", TEACHERS)
+@pytest.mark.parametrize("name", TEACHER_LAWS)
 def test_spectra_of_general_teachers(name):
     """The law of the teacher plus a semicircle, cut and shifted."""
-    law = TEACHERS[name]
+    law = TEACHER_LAWS[name]
     problem = Problem(
         alpha=0.3, kappa=0.3, kappa_star=1.0, noise_var=0.1, ridge=0.02, teacher_spectrum=law
     )
@@ -986,7 +986,7 @@ def test_a_semicircle_adds_to_the_noise():
         kappa=1.0,
         kappa_star=1.0,
         noise_var=0.4,
-        teacher_spectrum=TEACHERS["semicircle"],
+        teacher_spectrum=TEACHER_LAWS["semicircle"],
     )
     found = only(flow.long_time(problem))
     # Nothing is cut: D = 1/2 and R = 4 sigma^2 D as in the case of one atom.
@@ -997,7 +997,7 @@ def test_a_semicircle_adds_to_the_noise():
 
 def test_teachers_at_little_noise():
     """Gaps of a discrete teacher that open as sigma -> 0."""
-    law = TEACHERS["three atoms"]
+    law = TEACHER_LAWS["three atoms"]
     problem = Problem(
         alpha=1.0, kappa=0.5, kappa_star=1.0, noise_var=1e-3, ridge=1e-3, teacher_spectrum=law
     )
