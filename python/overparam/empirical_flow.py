@@ -489,7 +489,9 @@ def curve(problem: Problem, sigma2: ArrayLike, *, throw: bool = True) -> LongTim
     """
     began = time.perf_counter()
     law = _teacher(_problem(problem).teacher_law)
-    if isinstance(sigma2, (int, float)) or np.ndim(sigma2) == 0:
+    if isinstance(sigma2, np.ndarray) and sigma2.ndim == 0:
+        sigma2 = sigma2[()]
+    if np.isscalar(sigma2):
         values = np.array([_positive("sigma2", sigma2)])
     else:
         values = np.sort(_check.vector("sigma2", sigma2))
@@ -732,8 +734,8 @@ def interpolation_threshold(kappa: float, kappa_star: float, noise_var: float) -
     kappa_star : float
         Width of the teacher, of scale a = 1; positive.
     noise_var : float
-        Delta >= 0, variance of the label noise; 0 is the limit of small noise, for a student that
-        is at least as wide as the teacher.
+        Delta >= 0, variance of the label noise; 0 is the limit of small noise, in closed form for
+        a student that is at least as wide as the teacher.
 
     Returns
     -------
