@@ -756,7 +756,7 @@ def interpolation_threshold(kappa: float, kappa_star: float, noise_var: float) -
     >>> import overparam as op
     >>> round(op.empirical_flow.interpolation_threshold(1.0, 0.3, 0.1), 8)
     0.33064541
-    >>> op.empirical_flow.interpolation_threshold(1.0, 0.3, 0.0)
+    >>> round(op.empirical_flow.interpolation_threshold(1.0, 0.3, 0.0), 12)
     0.3775
     """
     return _core.flow_interpolation_threshold(
