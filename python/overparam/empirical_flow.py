@@ -657,7 +657,7 @@ def optimal_ridge(problem: Problem) -> tuple[float, LongTime]:
 
     Notes
     -----
-    Source: ``docs/papers/empirical_flow.md`` section 4.
+    Source: ``docs/papers/empirical_flow.md`` section 3.3.
 
     Examples
     --------
