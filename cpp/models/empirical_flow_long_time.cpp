@@ -650,18 +650,23 @@ class Statics {
         return f;
     }
 
-    // The threshold at which the risk is smallest, of those with D <= alpha; with its risk.
-    std::pair<double, double> best() {
+    // The threshold at which the risk is smallest, of those with D <= alpha; `inside` unless it is
+    // the smallest of these, which belongs to lam = 0.
+    struct Best {
+        double tau, risk;
+        bool inside;
+    };
+    Best best() {
         set_.ridge = 0.0;
         const Kept first = keep();
         const auto slope = [this](double tau) {  // dR/dtau, over 4
             const Tails t = tails(tau);
             return tau * t.mass - 2.0 * s_ * t.force0;
         };
-        std::pair<double, double> found{first.tau, risk(first)};
+        Best found{first.tau, risk(first), false};
         const auto consider = [&](double tau) {
             const double R = risk(keep_at(tau));
-            if (R < found.second) found = {tau, R};
+            if (R < found.risk) found = {tau, R, true};
         };
         double last = first.tau, at_last = slope(last);
         constexpr int points = 24;
@@ -676,7 +681,7 @@ class Statics {
 
     double best_excess(double log_s) {
         widen(std::exp(log_s));
-        return balance(best().second);
+        return balance(best().risk);
     }
 
     // D and log((R + Delta)/(4 D sigma^2)) for tau = 0.
@@ -815,7 +820,7 @@ class Recovery {
     // minimum: the threshold is that of alpha = psi/2.
     double psi(double t) const {
         const Arc arc = above(t);
-        return 1.0 - null_ * null_ + k_ * null_ * t * t +
+        return k_ * (1.0 + null_) + k_ * null_ * t * t +
                null_ * null_ * (arc.second - 2.0 * t * arc.first + t * t * arc.mass);
     }
 
@@ -828,13 +833,13 @@ class Recovery {
 
     double response(double t) const {
         const Arc arc = above(t);
-        return 0.5 * (1.0 - null_ * null_ + null_ * null_ * (arc.second - t * arc.first));
+        return 0.5 * (k_ * (1.0 + null_) + null_ * null_ * (arc.second - t * arc.first));
     }
 
     // D without a threshold: where lam -> 0+ stops interpolating labels of vanishing noise.
     double all_kept() const {
         return 0.5 *
-               (1.0 - null_ * null_ + null_ * null_ * Arc(std::min(0.5 * M_PI, edge_)).second);
+               (k_ * (1.0 + null_) + null_ * null_ * Arc(std::min(0.5 * M_PI, edge_)).second);
     }
 
     double rank(double t) const { return k_ + null_ * above(t).mass; }
@@ -975,9 +980,10 @@ double optimal_ridge(const TeacherLaw& teacher, const Setting& setting) {
         brackets(excess, log_grid(std::log(low), std::log(high), per_decade), true);
     if (signs.empty()) return NaN;
     statics.widen(std::exp(solve(excess, signs.front())));
-    const Kept kept = statics.keep_at(statics.best().first);
-    if (kept.tau == statics.keep().tau) return 0.0;
-    return std::max(kept.tau * (1.0 - Statics::response(kept) / setting.alpha), 0.0);
+    const Statics::Best best = statics.best();
+    if (!best.inside) return 0.0;
+    const Kept kept = statics.keep_at(best.tau);
+    return kept.tau * (1.0 - Statics::response(kept) / setting.alpha);
 }
 
 double bayes_risk(double alpha, double ratio, double scale, double noise) {

@@ -310,7 +310,14 @@ class LongTime(Point):
     trace: FloatArray = array_field("root")
     overlap: FloatArray = array_field("root")
     objective: FloatArray = array_field("root")
-    stable: BoolArray = array_field("root", dtype=np.bool_)
+    stable: BoolArray = array_field("root", sampled=False, dtype=np.bool_)
+
+    def _axes(self, name: str) -> tuple[str, ...]:
+        """Return the axis of a field: of replicas instead of solutions, none of their mean."""
+        axes = super()._axes(name)
+        if "root" not in axes:
+            return axes
+        return axes[:1] if np.ndim(getattr(self, name)) else ()
 
 
 # ---- long times: the static equations ------------------------------------------------------------
@@ -505,9 +512,9 @@ def spectrum(problem: Problem, *, root: int = 0) -> Spectrum:
     Returns
     -------
     Spectrum
-        A curve for the eigenvalues > 0 with its edges, and an atom of mass 1 - rank at 0. The
-        lowest edge is the gap between them: that between 0 and the spectrum of a student of full
-        width kappa, and 0 for one whose rank is limited by the ridge only.
+        A curve for the eigenvalues > 0 with its edges, and an atom of mass 1 - rank at 0. Its
+        lowest edge is the gap between them, 0 if the ridge limits the rank and not the width.
+        Where the teacher is recovered exactly, its own spectrum.
 
     Raises
     ------
@@ -541,8 +548,8 @@ def spectrum(problem: Problem, *, root: int = 0) -> Spectrum:
     cut = tau
     if problem.kappa < 1.0 and rank >= problem.kappa * (1.0 - 1e-12):
         cut = max(tau, _upper_quantile(law, problem.kappa))
-    # Where the law has atoms, sigma2 = 0 and the student is the teacher.
-    learned = [(position - tau, mass) for position, mass in law.atoms if position > tau]
+    # Where sigma2 = 0 the student is the teacher.
+    learned = list(law.atoms)
     edges: list[float] = []
     grids: list[FloatArray] = []
     values: list[FloatArray] = []
@@ -555,7 +562,7 @@ def spectrum(problem: Problem, *, root: int = 0) -> Spectrum:
         grids.append(x - tau)
         values.append(law.density(x))
         edges += [start - tau, high - tau]
-    atoms = [(0.0, 1.0 - rank), *learned] if rank < 1.0 else learned
+    atoms = learned if solutions.sigma2[index] == 0.0 else [(0.0, 1.0 - rank)]
     return Spectrum(
         problem=problem,
         inputs={"root": index},
