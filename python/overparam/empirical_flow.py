@@ -25,7 +25,6 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
 
 from overparam import _blas, _check, _core, _run, spectra
 from overparam._core import Status
@@ -1332,6 +1331,8 @@ def minimise(
     >>> found.stable, found.stats["converged"]
     (array([ True,  True,  True]), 3)
     """
+    from scipy.optimize import minimize
+
     sequence = _check.seed_sequence(seed)
     experiment = _experiment(problem, dim, sensing, teacher, sequence)
     replicas = _check.replicas(replicas)
@@ -1361,7 +1362,7 @@ def minimise(
         weights = network.start(attempt).ravel()
         # A line search that fails at rounding starts once more, without the old curvature.
         for _ in range(3):
-            found = optimize.minimize(
+            found = minimize(
                 objective,
                 weights,
                 jac=True,
