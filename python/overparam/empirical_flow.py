@@ -322,7 +322,7 @@ class LongTime(Point):
 # ---- long times: the static equations ------------------------------------------------------------
 
 # Points of each interval of a learned spectrum.
-_SPECTRUM_POINTS = 1001
+_SPECTRUM_POINTS = 2001
 
 _FIELDS = (
     "alpha",
