@@ -7,6 +7,7 @@
 namespace py = pybind11;
 
 void bind_base(py::module_& m);
+void bind_empirical_flow(py::module_& m);
 void bind_hessian(py::module_& m);
 void bind_population_flow(py::module_& m);
 void bind_sgd(py::module_& m);
@@ -21,6 +22,7 @@ PYBIND11_MODULE(_core, m) {
         }
     });
     bind_base(m);
+    bind_empirical_flow(m);
     bind_hessian(m);
     bind_population_flow(m);
     bind_sgd(m);

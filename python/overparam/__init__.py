@@ -7,6 +7,8 @@ sgd
     Finite width, one-pass SGD.
 population_flow
     Gradient flow on the population risk, exact at finite size and in the high-dimensional limit.
+empirical_flow
+    Gradient flow on n ~ d^2 samples at extensive width: long times, thresholds, simulation.
 
 Shared machinery: `hessian`, `results`, `spectra`, `plot`, `claims`.
 
@@ -34,6 +36,7 @@ from overparam.results import ConvergenceError, Status, compare, load  # noqa: E
 
 if TYPE_CHECKING:
     from overparam import claims as claims
+    from overparam import empirical_flow as empirical_flow
     from overparam import hessian as hessian
     from overparam import plot as plot
     from overparam import population_flow as population_flow
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 __version__: str = _core.build_info()["version"]
 
 # Modules that are imported when they are first used.
-_LAZY = ("claims", "hessian", "plot", "population_flow", "sgd", "spectra")
+_LAZY = ("claims", "empirical_flow", "hessian", "plot", "population_flow", "sgd", "spectra")
 
 __all__ = [
     "ConvergenceError",
@@ -51,6 +54,7 @@ __all__ = [
     "__version__",
     "claims",
     "compare",
+    "empirical_flow",
     "hessian",
     "load",
     "plot",
