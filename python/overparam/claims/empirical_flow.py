@@ -1,0 +1,991 @@
+"""The claims about gradient flow of extensive-width networks on n ~ d^2 samples.
+
+All of arXiv 2601.10483, derived in ``docs/papers/empirical_flow.md``, whose section a claim names.
+Unless a claim says otherwise the sensing matrices are those of the Gaussian orthogonal ensemble and
+the teacher's eigenvalues are quantiles of their law. The paper's mean squared error is R/2.
+
+Pass rules. A statistical check allows `error_limit` standard errors: the two-sided Gaussian or
+Student bound that chance exceeds once in 10^4 runs of the check, Bonferroni-corrected where it is
+the largest of several. The first correction of finite size is of order 1/d: it is removed by two
+sizes, and what remains is allowed as `_second_order` estimates it. What else is added, for finite
+ridge or finite time, is the order of the first term that the theory leaves out, and is stated
+beside the check.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from overparam import empirical_flow, population_flow, spectra
+from overparam.claims import Check, Claim
+from overparam.claims._shared import (
+    Bench,
+    error_bars,
+    error_limit,
+    extrapolated,
+    finish,
+    hue,
+    line_fit,
+    mean_and_error,
+    mean_check,
+    table_of,
+    worst,
+    z_check,
+    z_score,
+)
+from overparam.empirical_flow import FlowTrajectory, LongTime, Problem
+from overparam.results import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from overparam.claims._shared import Outcome
+
+ROUNDING = 1e-9  # relative, allowed to exact statements
+
+
+# ---- shared --------------------------------------------------------------------------------------
+
+
+class _Bench(Bench):
+    """What a run of a claim was asked for, and its simulations."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the paper's sizes are asked for."""
+        return self.more > 1
+
+    def sizes(self, small: int = 24) -> dict[int, int]:
+        """Return dimensions and numbers of replicas; the larger is the paper's at full effort."""
+        return {40: 40, 100: 10} if self.full else {20: small, 40: small // 2}
+
+    def minimise(self, problem: Problem, dim: int, replicas: int, **options: Any) -> LongTime:
+        """Minimise with a seed of its own, as one of the claim's jobs."""
+        options = {"sensing": "goe", "teacher": "quantile", "tol": 1e-6, **self.job(), **options}
+        return empirical_flow.minimise(problem, dim=dim, replicas=replicas, **options)
+
+    def simulate(
+        self, problem: Problem, t: ArrayLike, dim: int, replicas: int, **options: Any
+    ) -> FlowTrajectory:
+        """Follow the flow with a seed of its own, as one of the claim's jobs."""
+        options = {"sensing": "goe", "teacher": "quantile", "rtol": 1e-4, **self.job(), **options}
+        return empirical_flow.simulate(problem, t, dim=dim, replicas=replicas, **options)
+
+
+def _source(where: str, *sections: str) -> str:
+    page = f"docs/papers/empirical_flow.md section {', '.join(sections)}"
+    return f"arXiv 2601.10483{where}; {page}"
+
+
+def _stable(problem: Problem, field: str = "risk") -> float:
+    """Return a field of the stable solution of lowest risk."""
+    return float(getattr(empirical_flow.long_time(problem, branch="stable"), field)[0])
+
+
+def _second_order(problem: Problem, field: str, value: float, sizes: Sequence[int]) -> float:
+    """Return the allowance for terms of second order in 1/d after an extrapolation from two sizes.
+
+    Blocks of l d directions have relative corrections of order 1/(l d), with l the smallest of
+    kappa, kappa* and one; and a symmetric matrix has d(d + 1)/2 entries instead of d^2/2, which
+    lowers alpha by its 1/d-th part.
+    """
+    step = 0.02
+    logs = [
+        np.log(_stable(problem.replace(alpha=problem.alpha * factor), field))
+        for factor in (1.0 - step, 1.0, 1.0 + step)
+    ]
+    slope = abs(logs[2] - logs[0]) / (2.0 * step)
+    bend = abs(logs[0] - 2.0 * logs[1] + logs[2]) / step**2
+    block = 1.0 / min(problem.kappa, problem.kappa_star, 1.0)
+    small, large = sizes
+    return float(abs(value) * ((block + slope) ** 2 + bend) / (small * large))
+
+
+class _Sizes:
+    """Long-time values of one problem at two sizes, and extrapolated to infinite size.
+
+    Parameters
+    ----------
+    bench : _Bench
+        Where to run.
+    problem : Problem
+        With a single solution, or its stable solution of lowest risk is meant.
+    sizes : dict
+        Replicas by dimension, of two.
+    """
+
+    def __init__(self, bench: _Bench, problem: Problem, sizes: dict[int, int], **options: Any):
+        self.problem, self.sizes = problem, sizes
+        self._runs = {
+            d: bench.minimise(problem, d, count, **options) for d, count in sizes.items()
+        }
+
+    def at(self, dim: int, field: str) -> tuple[float, float]:
+        """Return mean and standard error at one size."""
+        return mean_and_error(getattr(self._runs[dim], field))
+
+    def limit(self, field: str) -> tuple[float, float]:
+        """Return the value at infinite size and its standard error."""
+        small, large = self.sizes
+        return extrapolated(self.at(small, field), self.at(large, field), large / small)
+
+    def predicted(self, field: str) -> float:
+        """Return the theory's value."""
+        return _stable(self.problem, field)
+
+    def z(self, field: str) -> float:
+        """Return the deviation of the extrapolated value from the theory, in Gaussian errors."""
+        value, sem = self.limit(field)
+        predicted = self.predicted(field)
+        allowed = _second_order(self.problem, field, predicted, [*self.sizes])
+        # A rank that is the same in all replicas has no spread.
+        return z_score(value - predicted, max(sem, 1e-12), min(self.sizes.values()), allowed)
+
+    def row(self, **names: Any) -> dict[str, Any]:
+        """Return a row of the table."""
+        row = {**names, "alpha": self.problem.alpha}
+        for field in ("risk", "train_risk", "rank"):
+            row |= {f"{field}, d = {d}": self.at(d, field)[0] for d in self.sizes}
+            value, sem = self.limit(field)
+            row |= {f"{field}, d = inf": value, "sem": sem} if field == "risk" else {
+                f"{field}, d = inf": value
+            }
+            row |= {f"{field}, theory": self.predicted(field)}
+        return row
+
+
+def _draw_points(
+    ax: Axes, x: ArrayLike, found: Sequence[_Sizes], field: str, colour: str, factor: float = 1.0
+) -> None:
+    """Draw values at the two sizes, open and filled, with error bars."""
+    for d, fill in zip(found[0].sizes, ("none", "full"), strict=True):
+        value, sem = factor * np.array([one.at(d, field) for one in found]).T
+        error_bars(ax, x, value, sem, colour, fillstyle=fill)
+
+
+def _along(problem: Problem, name: str, grid: FloatArray, field: str) -> FloatArray:
+    """Return a field of the stable solution of lowest risk along one parameter."""
+    values = [_stable(problem.replace(**{name: float(x)}), field) for x in grid]
+    return np.array(values)
+
+
+def _larger(
+    quantity: str, one: tuple[float, float], other: tuple[float, float], replicas: int
+) -> Check:
+    """Check that a measured value is larger than another, beyond chance."""
+    return Check(
+        quantity=f"{quantity}, in standard errors",
+        predicted=error_limit(1, replicas),
+        measured=(one[0] - other[0]) / float(np.hypot(one[1], other[1])),
+        tolerance=0.0,
+        side="above",
+    )
+
+
+def _log_slope(f: Callable[[float], float], x: float, ratio: float = 0.5) -> float:
+    """Return the slope of log f against log x between x and ratio x."""
+    return float(np.log(f(ratio * x) / f(x)) / np.log(ratio))
+
+
+# ---- risk, training loss and spectrum against alpha ----------------------------------------------
+
+
+def _learning_curves(bench: _Bench) -> Outcome:
+    wide, narrow = (0.7, 0.5), (0.35, 0.3)
+    lams = {wide: (0.5, 0.1, 0.05), narrow: (0.1, 0.05, 0.01)}
+    alphas = (0.1, 0.2, 0.3, 0.4, 0.5)
+    chosen = lams if bench.full else {wide: (0.1,), narrow: (0.05,)}
+    sizes = bench.sizes()
+    cases = [(*pair, lam) for pair, own in chosen.items() for lam in own]
+    bench.jobs = len(cases) * len(alphas) * len(sizes)
+    found = {
+        case: [
+            _Sizes(
+                bench,
+                Problem(alpha=alpha, kappa=case[0], kappa_star=case[1], ridge=case[2]),
+                sizes,
+            )
+            for alpha in alphas
+        ]
+        for case in cases
+    }
+    rows = [
+        one.row(kappa=kappa, **{"kappa*": kappa_star}, lam=lam)
+        for (kappa, kappa_star, lam), points in found.items()
+        for one in points
+    ]
+    points = list(itertools.chain.from_iterable(found.values()))
+    names = {
+        "risk": "risk",
+        "train_risk": "training risk",
+        "trace": "trace of S",
+        "overlap": "overlap with the teacher",
+    }
+    checks = [
+        z_check(f"{name}, extrapolated in 1/d from d = {', '.join(map(str, sizes))}", [
+            one.z(field) for one in points
+        ])
+        for field, name in names.items()
+    ]
+    grid = np.linspace(0.02, 0.6, 59)
+
+    def panel(field: str, factor: float, ylabel: str) -> Callable[[Axes], None]:
+        def draw(ax: Axes) -> None:
+            for pair, style in ((wide, "-"), (narrow, "--")):
+                for lam in lams[pair]:
+                    problem = Problem(alpha=1.0, kappa=pair[0], kappa_star=pair[1], ridge=lam)
+                    line = factor * _along(problem, "alpha", grid, field)
+                    colour = hue([0.5, 0.1, 0.05, 0.01].index(lam))
+                    label = f"κ = {pair[0]:g}, κ* = {pair[1]:g}, λ = {lam:g}"
+                    ax.plot(grid, line, style, color=colour, label=label)
+                    if (case := (*pair, lam)) in found:
+                        _draw_points(ax, alphas, found[case], field, colour, factor)
+            title = f"theory (lines), d = {' (open), '.join(map(str, sizes))} (filled)"
+            finish(ax, "α = n/d²", ylabel, yscale="log", title=title)
+            ax.get_legend().set(loc="lower left" if field == "risk" else "best")
+
+        return draw
+
+    panels = [
+        panel("risk", 0.5, "MSE = ‖S − S*‖²/d = R/2"),
+        panel("train_risk", 0.25, "training loss / 4"),
+    ]
+    return checks, table_of(rows), panels
+
+
+# ---- rank ----------------------------------------------------------------------------------------
+
+
+def _rank(bench: _Bench) -> Outcome:
+    kappa_star, lams, deltas = 0.3, (2.0, 0.5, 0.1, 0.01, 0.001), (0.0, 0.5)
+    alphas = (0.1, 0.2, 0.3, 0.5)
+    chosen = (2.0, 0.5, 0.1, 0.01) if bench.full else (0.5, 0.1)
+    sizes = bench.sizes()
+    bench.jobs = len(deltas) * len(chosen) * len(alphas) * len(sizes)
+    base = Problem(alpha=1.0, kappa=1.0, kappa_star=kappa_star)
+    found = {
+        (delta, lam): [
+            _Sizes(bench, base.replace(alpha=alpha, noise_var=delta, ridge=lam), sizes)
+            for alpha in alphas
+        ]
+        for delta in deltas
+        for lam in chosen
+    }
+    rows = [
+        one.row(Delta=delta, lam=lam) for (delta, lam), points in found.items() for one in points
+    ]
+    points = list(itertools.chain.from_iterable(found.values()))
+    # A width above the rank changes nothing.
+    changes = []
+    for one in points:
+        full = empirical_flow.long_time(one.problem, branch="stable")
+        narrow = one.problem.replace(kappa=float(full.rank[0]) + 0.02)
+        other = empirical_flow.long_time(narrow, branch="stable")
+        changes += [
+            getattr(other, field)[0] / getattr(full, field)[0] - 1.0
+            for field in ("risk", "train_risk", "rank", "trace")
+        ]
+    # At the recovery threshold of a vanishing ridge, from below: linear in sigma, about 4 times the
+    # relative distance.
+    edge, near = empirical_flow.recovery_threshold(1.0, kappa_star), 0.0025
+    ranks = [_stable(base.replace(alpha=edge * (1.0 - x)), "rank") for x in (2.0 * near, near)]
+    saturated = 2.0 * ranks[1] - ranks[0]
+    checks = [
+        z_check(
+            f"rank, extrapolated in 1/d from d = {', '.join(map(str, sizes))}",
+            [one.z("rank") for one in points],
+        ),
+        Check(
+            quantity="relative change of risk, training risk, rank and trace when the width is cut "
+            "to the rank + 0.02",
+            predicted=0.0,
+            measured=worst(changes),
+            tolerance=ROUNDING,
+        ),
+        Check(
+            quantity="rank at the recovery threshold, ridge 0+",
+            predicted=empirical_flow.saturation_width(kappa_star),
+            measured=saturated,
+            tolerance=(8.0 * near) ** 2,  # sigma^2 at the further point
+        ),
+    ]
+    grid = np.linspace(0.01, 0.6, 60)
+
+    def panel(delta: float) -> Callable[[Axes], None]:
+        def draw(ax: Axes) -> None:
+            for i, lam in enumerate(lams):
+                problem = base.replace(noise_var=delta, ridge=lam)
+                ax.plot(
+                    grid, _along(problem, "alpha", grid, "rank"), color=hue(i), label=f"λ = {lam:g}"
+                )
+                if (delta, lam) in found:
+                    _draw_points(ax, alphas, found[delta, lam], "rank", hue(i))
+            ax.axhline(kappa_star, color="0.4", linestyle=":", linewidth=0.8)
+            title = f"κ = 1, κ* = {kappa_star:g}, Δ = {delta:g}"
+            finish(ax, "α = n/d²", "rank of S / d", title=title, ylim=(0.0, None))
+
+        return draw
+
+    return checks, table_of(rows), [panel(delta) for delta in deltas]
+
+
+# ---- double descent ------------------------------------------------------------------------------
+
+
+def _maximum(f: Callable[[float], float], centre: float, width: float, count: int = 81) -> float:
+    """Return the point of a grid around the centre, which it contains, where f is largest."""
+    grid = centre + width * np.linspace(-1.0, 1.0, count)
+    return float(grid[np.argmax([f(float(x)) for x in grid])])
+
+
+def _double_descent(bench: _Bench) -> Outcome:
+    base = Problem(alpha=1.0, kappa=0.4, kappa_star=0.3, ridge=0.01, noise_var=1.0)
+    deltas, lams = (0.1, 0.25, 0.5, 1.0), (0.1, 0.03, 0.01, 0.003, 0.001, 0.0002)
+    wide = Problem(alpha=0.25, kappa=1.0, kappa_star=0.2, ridge=1e-3, noise_var=0.5)
+    sizes = bench.sizes(32)
+    alphas = (0.1, 0.2, 0.3, 0.35, 0.5)
+    widths = (0.1, 0.15, 0.25, 0.35, 0.5, 1.0)
+    ridge = 0.02  # of the simulation in width
+    chosen = deltas if bench.full else (1.0,)
+    bench.jobs = (len(chosen) * len(alphas) + len(widths)) * len(sizes)
+    in_alpha = {
+        delta: [_Sizes(bench, base.replace(alpha=alpha, noise_var=delta), sizes) for alpha in alphas]
+        for delta in chosen
+    }
+    in_width = [_Sizes(bench, wide.replace(kappa=kappa, ridge=ridge), sizes) for kappa in widths]
+    rows = [
+        one.row(scan="alpha", kappa=base.kappa, Delta=delta, lam=base.ridge)
+        for delta, points in in_alpha.items()
+        for one in points
+    ] + [
+        one.row(scan="width", kappa=one.problem.kappa, Delta=wide.noise_var, lam=ridge)
+        for one in in_width
+    ]
+    # The cusp of the risk at a vanishing ridge, to the step of a grid that contains it.
+    step, cusps = 0.05, []
+    for delta in deltas:
+        edge = empirical_flow.interpolation_threshold(base.kappa, base.kappa_star, delta)
+        problem = base.replace(noise_var=delta, ridge=0.0)
+        top = _maximum(lambda x, p=problem: _stable(p.replace(alpha=x)), edge, step * edge)
+        cusps.append(top / edge - 1.0)
+    peaks = [
+        max(_along(base.replace(ridge=lam), "alpha", np.linspace(0.2, 0.4, 81), "risk"))
+        for lam in lams
+    ]
+
+    def excess(kappa: float) -> float:
+        edge = empirical_flow.interpolation_threshold(kappa, wide.kappa_star, wide.noise_var)
+        return edge - wide.alpha
+
+    from scipy.optimize import brentq
+
+    critical = float(brentq(excess, 0.2, 0.4, xtol=1e-12))
+    limit = wide.replace(ridge=0.0)
+    top = _maximum(lambda x: _stable(limit.replace(kappa=x)), critical, step * critical)
+    saturation = _stable(wide, "rank")
+    beyond = [
+        _stable(wide.replace(kappa=saturation + more)) / _stable(wide) - 1.0
+        for more in (0.001, 0.1, 0.3)
+    ]
+    # Peak against the minimum before it and against the far side, at infinite size.
+    points = in_alpha[1.0]
+    dip, peak, far = (points[i].limit("risk") for i in (1, 2, 4))
+    narrow, worst_width, widest = (in_width[i].limit("risk") for i in (1, 2, 5))
+    fewest = min(sizes.values())
+    checks = [
+        z_check(
+            f"risk in alpha and in width, extrapolated in 1/d from d = "
+            f"{', '.join(map(str, sizes))}",
+            [one.z("risk") for points in (*in_alpha.values(), in_width) for one in points],
+        ),
+        _larger("risk in alpha: peak - minimum before it", peak, dip, fewest),
+        _larger("risk in alpha: peak - far side", peak, far, fewest),
+        _larger("risk in width: peak - narrower", worst_width, narrow, fewest),
+        _larger("risk in width: peak - widest", worst_width, widest, fewest),
+        Check(
+            quantity="ridge 0+: place of the largest risk in alpha / interpolation threshold - 1",
+            predicted=0.0,
+            measured=worst(cusps),
+            tolerance=2.0 * step / 80.0,  # a step of the grid
+        ),
+        Check(
+            quantity="ridge 0+: place of the largest risk in width / where n interpolates - 1",
+            predicted=0.0,
+            measured=top / critical - 1.0,
+            tolerance=2.0 * step / 80.0,
+        ),
+        Check(
+            quantity="relative change of the risk with the width beyond the rank",
+            predicted=0.0,
+            measured=worst(beyond),
+            tolerance=ROUNDING,
+        ),
+        Check(
+            quantity="smallest relative growth of the peak when the ridge is reduced",
+            predicted=0.0,
+            measured=float(np.min(np.diff(peaks) / peaks[:-1])),
+            tolerance=0.0,
+            side="above",
+        ),
+    ]
+    grid = np.linspace(0.02, 0.6, 117)
+
+    def noises(ax: Axes) -> None:
+        for i, delta in enumerate(deltas):
+            line = _along(base.replace(noise_var=delta), "alpha", grid, "risk")
+            ax.plot(grid, 0.5 * line, color=hue(i), label=f"Δ = {delta:g}")
+            if delta in in_alpha:
+                _draw_points(ax, alphas, in_alpha[delta], "risk", hue(i), 0.5)
+        title = f"κ = {base.kappa:g}, κ* = {base.kappa_star:g}, λ = {base.ridge:g}"
+        finish(ax, "α = n/d²", "MSE = R/2", title=title, yscale="log")
+
+    def ridges(ax: Axes) -> None:
+        for i, lam in enumerate(lams):
+            line = _along(base.replace(ridge=lam), "alpha", grid, "risk")
+            ax.plot(grid, 0.5 * line, color=hue(i), label=f"λ = {lam:g}")
+        title = f"κ = {base.kappa:g}, κ* = {base.kappa_star:g}, Δ = 1"
+        finish(ax, "α = n/d²", "MSE = R/2", title=title, yscale="log")
+
+    def in_width_panel(ax: Axes) -> None:
+        kappas = np.linspace(0.08, 1.0, 185)
+        for i, lam in enumerate((wide.ridge, ridge)):
+            line = _along(wide.replace(ridge=lam), "kappa", kappas, "risk")
+            ax.plot(kappas, 0.5 * line, color=hue(i), label=f"λ = {lam:g}")
+        _draw_points(ax, widths, in_width, "risk", hue(1), 0.5)
+        ax.axvline(critical, color="0.4", linestyle=":", linewidth=0.8)
+        title = f"α = {wide.alpha:g}, κ* = {wide.kappa_star:g}, Δ = {wide.noise_var:g}"
+        finish(ax, "κ = m/d", "MSE = R/2", title=title, yscale="log")
+
+    return checks, table_of(rows), [noises, ridges, in_width_panel]
+
+
+# ---- vanishing ridge -----------------------------------------------------------------------------
+
+
+def _vanishing_ridge(bench: _Bench) -> Outcome:
+    base = Problem(alpha=1.0, kappa=0.3, kappa_star=0.2)
+    lams, alphas = (0.1, 0.03, 0.01, 0.003, 0.001), (0.1, 0.15, 0.2, 0.3, 0.4)
+    chosen = (0.1, 0.03, 0.01) if bench.full else (0.1, 0.03)
+    sizes = bench.sizes()
+    bench.jobs = len(chosen) * len(alphas) * len(sizes)
+    found = {
+        lam: [_Sizes(bench, base.replace(alpha=alpha, ridge=lam), sizes) for alpha in alphas]
+        for lam in chosen
+    }
+    rows = [one.row(lam=lam) for lam, points in found.items() for one in points]
+    edge = empirical_flow.recovery_threshold(base.kappa, base.kappa_star)
+    below, above = base.replace(alpha=0.15), base.replace(alpha=0.35)
+    floor = _stable(below)
+
+    def distance(lam: float) -> float:
+        return abs(_stable(below.replace(ridge=lam)) - floor)
+
+    def remaining(lam: float) -> float:
+        return _stable(above.replace(ridge=lam))
+
+    def missing(x: float) -> float:
+        return _stable(base.replace(alpha=edge * (1.0 - x)))
+
+    small, near = 1e-4, 0.002
+    checks = [
+        z_check(
+            f"risk, extrapolated in 1/d from d = {', '.join(map(str, sizes))}",
+            [one.z("risk") for points in found.values() for one in points],
+        ),
+        # The next order is relatively lam/tau, with tau of order one below the threshold, and
+        # sigma ~ lam above.
+        Check(
+            quantity=f"alpha = {below.alpha:g}, below the threshold: exponent of R(lam) - R(0+)",
+            predicted=1.0,
+            measured=_log_slope(distance, small),
+            tolerance=0.01,
+        ),
+        Check(
+            quantity=f"alpha = {above.alpha:g}, above the threshold: exponent of R(lam)",
+            predicted=2.0,
+            measured=_log_slope(remaining, small),
+            tolerance=0.01,
+        ),
+        Check(
+            quantity="ridge 0+: exponent of R in the distance below the threshold",
+            predicted=2.0,
+            measured=_log_slope(missing, near),
+            tolerance=8.0 * near,  # sigma, the first correction, at the further point
+        ),
+    ]
+    grid = np.linspace(0.02, 0.5, 97)
+
+    def curves(ax: Axes) -> None:
+        for i, lam in enumerate(lams):
+            line = _along(base.replace(ridge=lam), "alpha", grid, "risk")
+            ax.plot(grid, 0.5 * line, color=hue(i), label=f"λ = {lam:g}")
+            if lam in found:
+                _draw_points(ax, alphas, found[lam], "risk", hue(i), 0.5)
+        fine = np.append(grid[grid < edge], edge * (1.0 - np.geomspace(0.01, 1e-4, 20)))
+        ax.plot(fine, 0.5 * _along(base, "alpha", fine, "risk"), "k--", label="λ → 0+")
+        title = f"κ = {base.kappa:g}, κ* = {base.kappa_star:g}, Δ = 0"
+        finish(ax, "α = n/d²", "MSE = R/2", title=title, yscale="log", ylim=(1e-6, 10.0))
+
+    def powers(ax: Axes) -> None:
+        ridges = np.geomspace(1e-6, 0.1, 31)
+        for i, (f, power, label) in enumerate(
+            (
+                (distance, 1, f"α = {below.alpha:g}: R(λ) − R(0+)"),
+                (remaining, 2, f"α = {above.alpha:g}: R(λ)"),
+            )
+        ):
+            values = np.array([f(float(lam)) for lam in ridges])
+            ax.plot(ridges, values, color=hue(i), label=label)
+            guide = values[0] * (ridges / ridges[0]) ** power
+            ax.plot(ridges, guide, ":", color="0.3", label=f"slope {power}")
+        finish(ax, "λ", "risk", title="approach to λ = 0", xscale="log", yscale="log")
+
+    return checks, table_of(rows), [curves, powers]
+
+
+# ---- thresholds ----------------------------------------------------------------------------------
+
+
+def _thresholds(bench: _Bench) -> Outcome:
+    stars = (0.1, 0.2, 0.3, 0.5, 0.7) if bench.full else (0.2, 0.3, 0.5)
+    near = 0.002
+    rows: list[dict[str, Any]] = []
+    found, edges, boundaries, equal, others = [], [], [], [], []
+    for kappa_star in stars:
+        saturation = empirical_flow.saturation_width(kappa_star)
+        unique = empirical_flow.unique_threshold(kappa_star)
+        for kappa in (0.5 * (kappa_star + saturation), saturation, 1.0):
+            base = Problem(alpha=1.0, kappa=kappa, kappa_star=kappa_star)
+            threshold = empirical_flow.recovery_threshold(kappa, kappa_star)
+            # The root of R is linear in the distance: where it vanishes.
+            x = np.array([2.0 * near, near])
+            root = np.sqrt([_stable(base.replace(alpha=threshold * (1.0 - y))) for y in x])
+            zero = float(x[1] - root[1] * (x[1] - x[0]) / (root[1] - root[0]))
+            found.append(-zero)
+            above = empirical_flow.long_time(base.replace(alpha=threshold * (1.0 + near)))
+            edges.append(float(above.risk[0]))
+            # Interpolation: the training risk of a vanishing ridge, with noise, is zero below.
+            noisy = base.replace(noise_var=0.5)
+            inter = empirical_flow.interpolation_threshold(kappa, kappa_star, 0.5)
+            for factor in (1.0 - 1e-6, 1.0 + 1e-6):
+                train = _stable(noisy.replace(alpha=inter * factor), "train_risk")
+                boundaries.append(float((train > 0.0) != (factor > 1.0)))
+            rows.append(
+                {
+                    "kappa*": kappa_star,
+                    "kappa": kappa,
+                    "alpha_PR+": threshold,
+                    "alpha_PR": empirical_flow.recovery_threshold(kappa, kappa_star, ridge="none"),
+                    "alpha_inter": empirical_flow.interpolation_threshold(kappa, kappa_star, 0.0),
+                    "alpha_inter, Delta = 1/2": inter,
+                    "zero of R / alpha_PR+": 1.0 - zero,
+                }
+            )
+        count = kappa_star - 0.5 * kappa_star**2
+        equal += [
+            empirical_flow.recovery_threshold(kappa_star, kappa_star) - count,
+            empirical_flow.recovery_threshold(kappa_star, kappa_star, ridge="none") - count,
+            empirical_flow.interpolation_threshold(kappa_star, kappa_star, 0.0) - count,
+            empirical_flow.recovery_threshold(1.0, kappa_star, ridge="none") - unique,
+            empirical_flow.interpolation_threshold(1.0, kappa_star, 0.0) - unique,
+        ]
+        conic = population_flow.recovery_samples_limit(kappa_star)
+        others.append(empirical_flow.recovery_threshold(1.0, kappa_star) - conic)
+    # Without ridge recovery needs fewer samples than with one for widths close to kappa*.
+    plain, ridged = (
+        empirical_flow.recovery_threshold(0.5833, 0.5, ridge=ridge)
+        for ridge in ("none", "vanishing")
+    )
+    # The interpolation threshold of a vanishing noise, from which it differs by Delta^(1/3).
+    noises = np.array([1e-6, 1e-9])
+    gaps = [
+        empirical_flow.interpolation_threshold(1.0, 0.3, 0.0)
+        - empirical_flow.interpolation_threshold(1.0, 0.3, float(delta))
+        for delta in noises
+    ]
+    power = float(np.log(gaps[1] / gaps[0]) / np.log(noises[1] / noises[0]))
+    checks = [
+        Check(
+            quantity="alpha_PR+: zero of R from below / closed form - 1, worst",
+            predicted=0.0,
+            measured=worst(found),
+            tolerance=(8.0 * near) ** 2,  # next order
+        ),
+        Check(
+            quantity=f"risk of the lowest solution at alpha_PR+ (1 + {near:g}), largest",
+            predicted=0.0,
+            measured=max(edges),
+            tolerance=1e-8,
+            side="below",
+        ),
+        Check(
+            quantity="ridge 0+, Delta = 1/2: points 1e-6 from alpha_inter on the wrong side",
+            predicted=0.0,
+            measured=float(sum(boundaries)),
+            tolerance=0.0,
+        ),
+        Check(
+            quantity="thresholds that coincide at kappa = kappa*, and at kappa = 1: differences",
+            predicted=0.0,
+            measured=worst(equal),
+            tolerance=1e-12,
+        ),
+        Check(
+            quantity="alpha_PR+ at kappa = 1 - statistical dimension of the trace-constrained cone",
+            predicted=0.0,
+            measured=worst(others),
+            tolerance=1e-12,
+        ),
+        Check(
+            quantity="alpha_PR - alpha_PR+ at kappa* = 0.5, kappa = 0.5833",
+            predicted=0.4132 - 0.4148,
+            measured=plain - ridged,
+            tolerance=1e-4,  # of the digits
+        ),
+        Check(
+            quantity="exponent of Delta in alpha_inter(0) - alpha_inter(Delta)",
+            predicted=1.0 / 3.0,
+            measured=power,
+            tolerance=0.01,  # Delta^(1/3) at the larger noise
+        ),
+    ]
+
+    def panel(kappa_star: float) -> Callable[[Axes], None]:
+        def draw(ax: Axes) -> None:
+            kappas = np.linspace(kappa_star, 1.0, 141)
+            lines = {
+                "α_PR+ (λ → 0+)": lambda kappa: empirical_flow.recovery_threshold(
+                    kappa, kappa_star
+                ),
+                "α_PR (λ = 0)": lambda kappa: empirical_flow.recovery_threshold(
+                    kappa, kappa_star, ridge="none"
+                ),
+                "α_inter (Δ → 0)": lambda kappa: empirical_flow.interpolation_threshold(
+                    kappa, kappa_star, 0.0
+                ),
+            }
+            for i, (label, f) in enumerate(lines.items()):
+                values = [f(float(kappa)) for kappa in kappas]
+                ax.plot(kappas, values, ("-", "--", "-.")[i], color=hue(i), label=label)
+            block = [row for row in rows if row["kappa*"] == kappa_star]
+            ax.plot(
+                [row["kappa"] for row in block],
+                [row["alpha_PR+"] * row["zero of R / alpha_PR+"] for row in block],
+                "o",
+                color=hue(0),
+                markersize=4,
+                label="zero of R",
+            )
+            ax.axvline(
+                empirical_flow.saturation_width(kappa_star), color="0.4", ls=":", linewidth=0.8
+            )
+            finish(ax, "κ = m/d", "α = n/d²", title=f"thresholds, κ* = {kappa_star:g}")
+
+        return draw
+
+    return checks, table_of(rows), [panel(0.3), panel(0.5)]
+
+
+# ---- no ridge: what the initialisation leaves ----------------------------------------------------
+
+
+def _initialisation(bench: _Bench) -> Outcome:
+    base = Problem(alpha=1.0, kappa=0.7, kappa_star=0.5)
+    variances = {0.0: (1.0, 0.5, 0.1, 0.01), 0.5: (1.0, 0.1, 0.01)}
+    # Below and above the interpolation threshold, 0.41 without noise and 0.37 with it.
+    few, many = (0.1, 0.2), 0.7
+    alphas = (0.05, *few, 0.3, 0.35, 0.45, 0.55, many)
+    small, dim = (50, 100) if bench.full else (20, 40)
+    replicas = 10
+    end = np.array([100.0, 200.0])
+    bench.jobs = len(alphas) * sum(map(len, variances.values())) + len(variances[0.5])
+    rows: list[dict[str, Any]] = []
+    found: dict[tuple[float, float, float], FloatArray] = {}
+    noisy: list[float] = []
+    problem = base
+    for delta, own in variances.items():
+        for alpha in alphas:
+            (seed,) = bench.seeds(1)  # the same data, teacher and directions for all starts
+            problem = base.replace(alpha=alpha, noise_var=delta)
+            theory = _stable(problem)
+            for variance in own:
+                start = problem.replace(init_scale=float(np.sqrt(variance)))
+                risk = bench.simulate(start, end, dim, replicas, seed=seed).risk
+                found[delta, alpha, variance] = risk[:, -1]
+                mean, sem = mean_and_error(risk[:, -1])
+                rows.append(
+                    {
+                        "Delta": delta,
+                        "alpha": alpha,
+                        "s0^2": variance,
+                        "risk": mean,
+                        "sem": sem,
+                        "half the time": float(np.mean(risk[:, 0])),
+                        "theory, ridge 0+": theory,
+                    }
+                )
+    # The last problem of the loop, which has noise and one minimum.
+    for variance in variances[0.5]:
+        start = problem.replace(init_scale=float(np.sqrt(variance)))
+        other = bench.simulate(start, end[-1:], small, 2 * replicas).risk[:, -1]
+        sizes = (mean_and_error(other), mean_and_error(found[0.5, many, variance]))
+        value, sem = extrapolated(*sizes, dim / small)
+        predicted = _stable(problem)
+        allowed = _second_order(problem, "risk", predicted, (small, dim))
+        noisy.append(z_score(value - predicted, sem, replicas, allowed))
+
+    def above(delta: float, alpha: float, variance: float) -> float:
+        """Return by how much the risk exceeds that of a vanishing ridge."""
+        return float(np.mean(found[delta, alpha, variance])) - _stable(
+            base.replace(alpha=alpha, noise_var=delta)
+        )
+
+    pairs = [(delta, alpha) for delta in variances for alpha in few]
+    none = (0.0, 0.0)
+    checks = [
+        *(
+            _larger(
+                f"Delta = {delta:g}, alpha = {alpha:g}: risk, s0^2 = {one:g} - s0^2 = {two:g}",
+                mean_and_error(found[delta, alpha, one] - found[delta, alpha, two]),
+                none,
+                replicas,
+            )
+            for delta, alpha in pairs
+            for one, two in itertools.pairwise((1.0, 0.1, 0.01))
+        ),
+        # The flow of a product of commuting factors selects the interpolant of smallest
+        # tr S (log S - 1 + log(1/s0^2)), so that the excess falls like 1/(1 + log(1/s0^2)),
+        # to 0.18 at s0^2 = 0.01.
+        Check(
+            quantity="excess over ridge 0+, s0^2 = 0.01 / s0^2 = 1, largest",
+            predicted=0.18,
+            measured=max(above(*pair, 0.01) / above(*pair, 1.0) for pair in pairs),
+            tolerance=0.32,
+            side="below",
+        ),
+        Check(
+            quantity=f"Delta = 0.5, alpha = {many:g}: relative change of the risk with s0^2",
+            predicted=0.0,
+            measured=worst(
+                [
+                    np.mean(found[0.5, many, variance]) / np.mean(found[0.5, many, 0.01]) - 1.0
+                    for variance in (1.0, 0.1)
+                ]
+            ),
+            tolerance=0.01,  # of what relaxes as a power of t
+        ),
+        z_check(
+            f"Delta = 0.5, alpha = {many:g}: risk, extrapolated in 1/d from d = {small}, {dim}",
+            noisy,
+        ),
+    ]
+    grid = np.linspace(0.02, 0.8, 118)
+
+    def panel(delta: float) -> Callable[[Axes], None]:
+        def draw(ax: Axes) -> None:
+            line = _along(base.replace(noise_var=delta), "alpha", grid, "risk")
+            ax.plot(grid, np.maximum(0.5 * line, 1e-12), color="k", label="theory, λ → 0+")
+            for i, variance in enumerate(variances[delta]):
+                values = [mean_and_error(found[delta, alpha, variance]) for alpha in alphas]
+                value, sem = 0.5 * np.array(values).T
+                error_bars(ax, alphas, value, sem, hue(i), label=f"λ = 0, s0² = {variance:g}")
+                ax.plot(alphas, value, ":", color=hue(i), linewidth=0.8)
+            title = f"κ = 0.7, κ* = 0.5, Δ = {delta:g}, d = {dim}"
+            scale = {"yscale": "log", "ylim": (1e-4, 10.0) if delta == 0.0 else (None, None)}
+            finish(ax, "α = n/d²", "MSE = R/2", title=title, **scale)
+
+        return draw
+
+    return checks, table_of(rows), [panel(delta) for delta in variances]
+
+
+# ---- infinitely many samples: power laws ---------------------------------------------------------
+
+
+class _Oja:
+    """The flow dW/dt = -(S - S*) W of random W, with S* of semicircle law plus a shift, d -> inf.
+
+    Parameters
+    ----------
+    kappa : float
+        Width m/d.
+    shift : float
+        What is added to the semicircle on [-2, 2].
+
+    Notes
+    -----
+    The diagonal of S(t) in the teacher's basis is s = mu u/(mu + u - g) with u = g exp(2 mu t);
+    g = (1/m) tr (1 + W0^T Lambda W0)^-1, Lambda = (exp(2 mu t) - 1)/mu, solves
+    1 = g + E[L/(1 + L)]/kappa with L = g Lambda. The square of S follows from dS/dt.
+    """
+
+    def __init__(self, kappa: float, shift: float) -> None:
+        law = spectra.semicircle(1.0)
+        positive = 1.0 - float(law.cdf(-shift))
+        if kappa > positive:
+            # Eigenvalues next to zero, whose limit is their positive part.
+            from scipy.special import zeta
+
+            edge, self.power = -shift, -3
+            self.constant = (np.pi**2 / 12.0 - zeta(3.0) / 2.0) * float(law.density(edge))
+        else:
+            # Those next to the quantile of the last direction that fits.
+            edge, self.power = float(law.quantile(1.0 - kappa)), -1
+            self.constant = np.log(2.0) * (edge + shift) ** 2 * float(law.density(edge))
+        # What changes last is next to the edge: nodes in x = 2 cos(angle) that are dense there.
+        y, weight = np.polynomial.legendre.leggauss(300)
+        y, weight = 0.5 * (y + 1.0), 0.5 * weight
+        spans = np.array([[0.0], [np.pi]]) - np.arccos(0.5 * edge)
+        angle = np.arccos(0.5 * edge) + spans * y**4
+        self._mass = (
+            np.abs(spans) * 4.0 * y**3 * weight * 2.0 * np.sin(angle) ** 2 / np.pi
+        ).ravel()
+        self._mu = (2.0 * np.cos(angle) + shift).ravel()
+        self.kappa, self.shift = kappa, shift
+        self._limit = np.where(self._mu > edge + shift, self._mu, 0.0)
+
+    def distance(self, t: float) -> float:
+        """Return the limit of ||S(t) - S(inf)||_F^2/d."""
+        from scipy.optimize import brentq
+
+        mu, mass = self._mu, self._mass
+
+        def grown(log_g: float) -> FloatArray:
+            return np.asarray(np.exp(np.minimum(2.0 * mu * t + log_g, 300.0)))
+
+        def excess(log_g: float) -> float:
+            g = np.exp(log_g)
+            L = (grown(log_g) - g) / mu
+            return float(g + np.sum(mass * L / (1.0 + L)) / self.kappa - 1.0)
+
+        log_g = float(brentq(excess, -2.0 * t * self._mu.max() - 10.0, 0.0, xtol=1e-13))
+        g, u = np.exp(log_g), grown(log_g)
+        L = (u - g) / mu
+        weight = mass / (1.0 + L) ** 2 / self.kappa
+        rate = -float(np.sum(weight * 2.0 * u) / (g + np.sum(weight * L)))  # of log g
+        s = mu * u / (mu + u - g)
+        ds = mu * (u * (2.0 * mu + rate) * (mu - g) + u * g * rate) / (mu + u - g) ** 2
+        square = float(np.sum(mass * (mu * s - 0.5 * ds)))
+        limit = self._limit
+        return square + float(np.sum(mass * limit * (limit - 2.0 * s)))
+
+
+def _oja_distance(
+    rng: np.random.Generator, d: int, kappa: float, shift: float, t: FloatArray
+) -> FloatArray:
+    """Return ||S(t) - S(inf)||_F^2/d of one network and teacher."""
+    A = rng.standard_normal((d, d))
+    values = np.linalg.eigvalsh((A + A.T) / np.sqrt(2.0 * d))[::-1] + shift
+    # The teacher is non-negative, and the ridge subtracts what that needs.
+    lift = max(0.0, -float(values[-1]))
+    problem = population_flow.Problem(
+        teacher_eigenvalues=values + lift,
+        dim=d,
+        width=round(kappa * d),
+        trace_weight=0.0,
+        ridge=lift,
+    )
+    W = rng.standard_normal((d, problem.width)) / np.sqrt(problem.width)
+    run = population_flow.flow(problem, W, t, method="direct", keep=True)
+    assert run.S is not None
+    kept = np.arange(d) < problem.width
+    limit = np.diag(np.where(kept, np.maximum(values, 0.0), 0.0))
+    return np.asarray(np.sum((run.S - limit) ** 2, axis=(1, 2)) / d)
+
+
+def _oja_power_laws(bench: _Bench) -> Outcome:
+    bench.jobs = 1
+    rng, shift = bench.rng(), 0.5
+    replicas = {250: 80, 500: 40, 1000: 10} if bench.full else {50: 24, 100: 24, 200: 12}
+    progress = bench.job()["progress"]
+    small, large = [*replicas][-2:]
+    t = np.array([2.5, 5.0, 10.0, 20.0, 40.0, 80.0])
+    compared = t <= 10.0
+    rows: list[dict[str, Any]] = []
+    z: list[float] = []
+    constants, exponents = [], []
+    curves: list[tuple[_Oja, dict[int, FloatArray]]] = []
+    total, done = 2 * sum(replicas.values()), 0
+    for kappa in (1.0, 0.25):
+        oja = _Oja(kappa, shift)
+        # The first correction is of order 1/t, the next is left after an extrapolation.
+        late = np.array([100.0, 200.0])
+        scaled = [oja.distance(s) * s**-oja.power / oja.constant for s in late]
+        constants.append(2.0 * scaled[1] - scaled[0])
+        exponents.append(_log_slope(oja.distance, 400.0) - oja.power)
+        found = {}
+        for d, count in replicas.items():
+            runs = []
+            for _ in range(count):
+                runs.append(_oja_distance(rng, d, kappa, shift, t))
+                done += 1
+                if callable(progress):
+                    progress(done / total)
+            found[d] = np.array(runs)
+        theory = np.array([oja.distance(float(s)) for s in t])
+        for i, s in enumerate(t):
+            value, sem = extrapolated(
+                mean_and_error(found[small][:, i]), mean_and_error(found[large][:, i]), 2.0
+            )
+            if compared[i]:
+                # Eigenvalues within 1/t of the edge are counted, d rho/t of them.
+                allowed = theory[i] * (s / 0.3) ** 2 / (small * large)
+                z.append(z_score(value - theory[i], sem, replicas[large], allowed))
+            rows.append(
+                {
+                    "kappa": kappa,
+                    "t": s,
+                    **{f"d = {d}": float(values[:, i].mean()) for d, values in found.items()},
+                    "d = inf": value,
+                    "sem": sem,
+                    "theory": theory[i],
+                    "power law": oja.constant * s**oja.power,
+                }
+            )
+        curves.append((oja, found))
+    checks = [
+        Check(
+            quantity="theory at t -> inf / ((pi^2/12 - zeta(3)/2) rho(-s) t^-3), kappa = 1",
+            predicted=1.0,
+            measured=constants[0],
+            tolerance=0.01,  # of order t^-2, with times counted in units of 1/0.1
+        ),
+        Check(
+            quantity="theory at t -> inf / (ln 2 (omega + s)^2 rho(omega)/t), kappa = 1/4",
+            predicted=1.0,
+            measured=constants[1],
+            tolerance=0.01,
+        ),
+        Check(
+            quantity="exponent at t = 200 ... 400 - predicted, worst of two",
+            predicted=0.0,
+            measured=worst(exponents),
+            tolerance=0.05,  # of order 1/t, in the same units
+        ),
+        z_check(f"||S - S(inf)||^2, extrapolated in 1/d from d = {small}, {large}", z),
+    ]
+
+    def panel(oja: _Oja, found: dict[int, FloatArray]) -> Callable[[Axes], None]:
+        def draw(ax: Axes) -> None:
+            times = np.geomspace(1.0, 200.0, 80)
+            line = [oja.distance(float(s)) for s in times]
+            ax.plot(times, line, color="k", label="d → ∞")
+            law = oja.constant * times**oja.power
+            ax.plot(times, law, ":", color="0.3", label=f"power law t^{oja.power}")
+            for i, (d, values) in enumerate(found.items()):
+                value, sem = np.array([mean_and_error(column) for column in values.T]).T
+                error_bars(ax, t, value, sem, hue(i), label=f"d = {d}")
+            title = f"κ = {oja.kappa:g}, shift s = {shift:g}"
+            scales = {"xscale": "log", "yscale": "log", "ylim": (0.2 * min(line), None)}
+            finish(ax, "t", "‖S(t) − S(∞)‖²/d", title=title, **scales)
+
+        return draw
+
+    return checks, table_of(rows), [panel(*curve) for curve in curves]
