@@ -17,6 +17,7 @@ enum class Purpose : std::uint32_t {
     LABEL_NOISE,  // noise on the teacher's output in direct simulations
     NORM,         // chi-square and Wishart parts of inputs outside the network's span
     STUDENT,      // weights of random starts
+    TEACHER,      // random teachers
 };
 
 struct Key {

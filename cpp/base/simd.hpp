@@ -130,6 +130,17 @@ inline Lanes load(const double* p) {
     return x;
 }
 inline void store(double* p, const Lanes& x) { std::memcpy(p, &x, sizeof x); }
+// Single precision in memory.
+inline Lanes load(const float* p) {
+    typedef float Floats __attribute__((vector_size(REGISTER_BYTES / 2)));
+    Lanes x;
+    for (int i = 0; i < PARTS; ++i) {
+        Floats f;
+        std::memcpy(&f, p + i * WIDTH, sizeof f);
+        x.part[i] = __builtin_convertvector(f, Lanes::Register);
+    }
+    return x;
+}
 
 inline Words as_words(const Lanes& x) {
     Words w;

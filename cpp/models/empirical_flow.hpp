@@ -1,14 +1,76 @@
-// Gradient flow of quadratic networks of extensive width on n ~ d^2 samples: long times in the limit
-// of high dimension, and the network itself. Equations and normalisations:
+// Gradient flow of quadratic networks of extensive width on n ~ d^2 samples: long times in the
+// limit of high dimension, and the network itself. Equations and normalisations:
 // docs/papers/empirical_flow.md.
 #pragma once
 
+#include <cstdint>
+#include <memory>
+#include <vector>
+
 #include "base/types.hpp"
+#include "math/ode.hpp"
+#include "networks/sensing.hpp"
 
 namespace overparam::empirical_flow {
 
-// ---- empirical_flow_long_time.cpp ------------------------------------------------------------------
+// ---- empirical_flow_long_time.cpp --------------------------------------------------------------
 
-// ---- empirical_flow_simulate.cpp -------------------------------------------------------------------
+// ---- empirical_flow_simulate.cpp ---------------------------------------------------------------
+
+enum class Design {
+    NETWORK,  // X = (x x^T - I)/sqrt d, x of independent standard normals
+    GOE,      // X of the standard GOE(d)
+};
+
+struct Experiment {
+    Index d = 0, m = 0, n = 0;
+    Design design = Design::NETWORK;
+    double noise_var = 0.0, ridge = 0.0, init_scale = 1.0;
+    // The teacher's eigenvalues in increasing order, S* diagonal; without any, S* = a G G^T/m*.
+    std::vector<double> teacher;
+    Index teacher_width = 0;
+    double teacher_scale = 1.0;
+    std::uint64_t seed = 0;
+};
+
+// What is recorded of a student: risk, train risk, trace, overlap; then the eigenvalues of S in
+// increasing order if they are kept.
+constexpr Index FIELDS = 4;
+
+// Samples, labels and teacher of one replica: a function of the experiment and its number.
+class Network {
+  public:
+    Network(const Experiment& experiment, std::uint64_t replica, int threads);
+
+    Index d() const { return e_.d; }
+    Index m() const { return e_.m; }
+    const std::vector<double>& teacher() const { return S_star_; }  // (d, d)
+    const std::vector<double>& noise() const { return noise_; }     // (n,)
+    // Weights (d, m) at the start; each attempt has its own.
+    std::vector<double> start(std::uint64_t attempt) const;
+    // grad L to `gradient` (d, m); returns the mean squared residual.
+    double loss_gradient(const double* W, double* gradient) const;
+    // The fields; with the eigenvalues FIELDS + d numbers.
+    void measure(const double* W, double train_risk, bool eigenvalues, double* out) const;
+    // The matrices (n, d, d) and their labels, for tests.
+    void samples(double* X, double* y) const;
+
+  private:
+    Experiment e_;
+    std::uint64_t replica_;
+    int threads_;
+    std::vector<double> S_star_, noise_, inputs_, labels_;
+    std::unique_ptr<Sensing> sensing_;
+};
+
+// Gradient descent with steps lr[0], lr[1], ...; the last of them repeats. Records after the given
+// numbers of steps.
+std::unique_ptr<Run> descent(std::shared_ptr<const Network> network, std::vector<double> W,
+                             std::vector<double> lr, std::vector<Index> steps, bool eigenvalues);
+
+// Gradient flow from t = 0.
+std::unique_ptr<Run> gradient_flow(std::shared_ptr<const Network> network, std::vector<double> W,
+                                   std::vector<double> t, double rtol, double atol, Index max_steps,
+                                   bool eigenvalues);
 
 }  // namespace overparam::empirical_flow

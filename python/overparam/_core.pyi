@@ -2,12 +2,13 @@
 Compiled core of overparam. Private: its interface changes without notice.
 """
 from __future__ import annotations
+import collections.abc
 import enum
 import numpy
 import numpy.typing
 import typing
 import typing_extensions
-__all__: list[str] = ['FlowModel', 'FlowNumerics', 'QuadraticCurvature', 'Run', 'SgdModel', 'Status', 'build_info', 'default_threads', 'flow_limit', 'flow_orthonormal', 'flow_start', 'has_blas', 'normals', 'quadratic_descend', 'quadratic_loss_gradient', 'set_dgemm', 'sgd_padded', 'status_message']
+__all__: list[str] = ['Experiment', 'FlowModel', 'FlowNumerics', 'Network', 'QuadraticCurvature', 'Run', 'SgdModel', 'Status', 'advance_runs', 'build_info', 'default_threads', 'flow_limit', 'flow_orthonormal', 'flow_start', 'has_blas', 'normals', 'quadratic_descend', 'quadratic_loss_gradient', 'set_dgemm', 'sgd_padded', 'status_message']
 class Status(enum.Enum):
     """
     How a computation ended.
@@ -45,6 +46,27 @@ class Run:
         ...
     @property
     def values(self) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+class Experiment:
+    def __init__(self, *, dim: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex, samples: typing.SupportsInt | typing.SupportsIndex, sensing: str, noise_var: typing.SupportsFloat | typing.SupportsIndex, ridge: typing.SupportsFloat | typing.SupportsIndex, init_scale: typing.SupportsFloat | typing.SupportsIndex, teacher: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], teacher_width: typing.SupportsInt | typing.SupportsIndex, teacher_scale: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+class Network:
+    def __init__(self, experiment: Experiment, replica: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def descent(self, W: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], lr: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], steps: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], eigenvalues: bool) -> Run:
+        ...
+    def flow(self, W: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], t: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], rtol: typing.SupportsFloat | typing.SupportsIndex, atol: typing.SupportsFloat | typing.SupportsIndex, max_steps: typing.SupportsInt | typing.SupportsIndex, eigenvalues: bool) -> Run:
+        ...
+    def loss_gradient(self, W: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> tuple[float, numpy.typing.NDArray[numpy.float64]]:
+        ...
+    def measure(self, W: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], train_risk: typing.SupportsFloat | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+    def samples(self) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:
+        ...
+    def start(self, attempt: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+    @property
+    def teacher(self) -> numpy.typing.NDArray[numpy.float64]:
         ...
 class QuadraticCurvature:
     @staticmethod
@@ -98,6 +120,8 @@ class SgdModel:
         ...
     def risks(self, Q: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], M: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], a: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> numpy.typing.NDArray[numpy.float64]:
         ...
+def advance_runs(runs: collections.abc.Sequence[Run], evaluations: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex) -> list[bool]:
+    ...
 def build_info() -> dict[str, str]:
     ...
 def default_threads() -> int:

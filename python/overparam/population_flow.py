@@ -25,7 +25,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from overparam import _check, _core, _run, spectra
+from overparam import _blas, _check, _core, _run, spectra
 from overparam._problem import BaseProblem
 from overparam.results import (
     FloatArray,
@@ -1589,14 +1589,16 @@ def descend_samples(
     labels = np.square(inputs) @ problem.mu
 
     def move(arrays: dict[str, NDArray[Any]], count: int) -> None:
-        traces = _core.quadratic_descend(
-            inputs, labels, arrays["W"], rate, problem.ridge, count, workers
-        )
+        with _blas.one_thread():
+            traces = _core.quadratic_descend(
+                inputs, labels, arrays["W"], rate, problem.ridge, count, workers
+            )
         excess = traces - count * problem.mu.sum()
         arrays["sigma"] += rate * (problem.trace_weight * excess + problem.ridge * count)
 
     def train(W: FloatArray) -> float:
-        return 0.5 * _core.quadratic_loss_gradient(inputs, labels, W, workers)[0]
+        with _blas.one_thread():
+            return 0.5 * _core.quadratic_loss_gradient(inputs, labels, W, workers)[0]
 
     return _descent(
         problem,
