@@ -401,7 +401,8 @@ def simulate(
     -------
     FlowTrajectory
         With the replica axis first. A replica that diverges is marked and NaN from then on.
-        ``stats`` has "n", "m" and "m_star", and "gradients" over all replicas.
+        ``stats`` has "n", "m" and "m_star", and over all replicas "steps" and "gradients". After an
+        interruption it holds the replicas that were done, or else the first until then.
 
     Raises
     ------
@@ -434,13 +435,13 @@ def simulate(
     sequence = _check.seed_sequence(seed)
     experiment = _experiment(problem, dim, sensing, teacher, sequence)
     times = _check.times("t", t)
-    if (lr is None) == (rtol is None):
-        raise _check.bad("lr", "given, or else rtol, but not both", lr)
+    rates, steps = np.empty(0), np.empty(0, dtype=np.int64)
+    if lr is not None:
+        rates, steps = _clock(lr, times)
     if rtol is not None:
         rtol = _check.real("rtol", rtol, minimum=0.0, strict_minimum=True)
-        rates, steps = np.empty(0), np.empty(0, dtype=np.int64)
-    else:
-        rates, steps = _clock(lr, times)
+    if (lr is None) == (rtol is None):
+        raise _check.bad("lr", "given, or else rtol, but not both", lr)
     eigenvalues = _check.boolean("eigenvalues", eigenvalues)
     replicas = _check.replicas(replicas)
     workers = _check.threads(threads)
@@ -453,7 +454,7 @@ def simulate(
     _check.memory(
         min(workers, replicas) * working + 24.0 * replicas * len(times) * recorded,
         "the samples and the records",
-        "dim, alpha, threads, replicas or the times in t",
+        "replicas, the times in t, dim, alpha or threads",
     )
     if len(rates) and rates.max() > stable_lr(problem):
         warnings.warn(
@@ -466,6 +467,7 @@ def simulate(
         "values": np.full((replicas, len(times), recorded), np.nan),
         "ended": np.zeros(replicas, dtype=bool),
         "failed": np.zeros(replicas, dtype=bool),
+        "steps": np.zeros(replicas, dtype=np.int64),
         "gradients": np.zeros(replicas, dtype=np.int64),
     }
     runs: dict[int, _core.Run] = {}
@@ -481,7 +483,7 @@ def simulate(
     def note(replica: int) -> None:
         run = runs[replica]
         arrays["values"][replica] = _run.padded(run.values, len(times))
-        arrays["gradients"][replica] = run.evaluations
+        arrays["steps"][replica], arrays["gradients"][replica] = run.steps, run.evaluations
 
     def advance(_done: int, budget: int) -> int:
         group = np.flatnonzero(~arrays["ended"])[:workers].tolist()
@@ -505,14 +507,17 @@ def simulate(
     def fraction() -> float:
         if times[-1] == 0.0:
             return 1.0
-        now = arrays["ended"].sum() + sum(run.time / times[-1] for run in runs.values())
+        # A checkpoint holds whole replicas: only these are then safely done.
+        begun = runs.values() if checkpoint is None else ()
+        now = arrays["ended"].sum() + sum(run.time / times[-1] for run in begun)
         return min(1.0, float(now) / replicas)
 
     def build(status: Status, stats: dict[str, float]) -> FlowTrajectory:
         for replica in runs:
             note(replica)
-        started = int(arrays["ended"].sum()) + len(runs)
-        values = arrays["values"][:started]
+        # After an interruption the replicas before the first that was not done; or that one.
+        shown = max(1, int(np.append(arrays["ended"], False).argmin()))
+        values = arrays["values"][:shown]
         risk, train_risk, trace, overlap = np.moveaxis(values[..., :4], 2, 0)
         return FlowTrajectory(
             problem=problem,
@@ -528,11 +533,12 @@ def simulate(
             stats={
                 "seconds": stats["seconds"],
                 "threads": workers,
+                "steps": int(arrays["steps"].sum()),
                 "gradients": int(arrays["gradients"].sum()),
                 **experiment.sizes,
             },
             origin=make_origin(sequence),
-            diverged=arrays["failed"][:started],
+            diverged=arrays["failed"][:shown],
             t=times,
             risk=risk,
             train_risk=train_risk,
