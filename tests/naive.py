@@ -1918,3 +1918,52 @@ def bayes_risk(teacher, alpha, Delta, n=64):
     low = max(Delta / (4 * alpha), 1e-8 * scale)
     s2 = math.exp(optimize.brentq(excess, math.log(low), math.log(2 * scale), xtol=1e-14))
     return risk(s2)
+
+
+# empirical_flow: the network itself (section 1)
+
+
+def sensing_matrices(x):
+    """X = (x x^T - I)/sqrt d for each row x, so that f(x) = tr(X S)."""
+    d = x.shape[1]
+    return (x[:, :, None] * x[:, None, :] - np.eye(d)) / math.sqrt(d)
+
+
+def empirical_residuals(W, X, y):
+    """r = tr(X_mu S) - y_mu."""
+    return np.einsum("nij,ij->n", X, W @ W.T) - y
+
+
+def empirical_loss(W, X, y, lam):
+    """L = (d/8n) sum r^2 + (lam/2) ||W||_F^2."""
+    return len(W) / 8 * np.mean(empirical_residuals(W, X, y) ** 2) + lam / 2 * np.sum(W**2)
+
+
+def empirical_gradient(W, X, y, lam):
+    """grad L = (G + lam I) W with G = (d/2n) sum r X."""
+    r = empirical_residuals(W, X, y)
+    G = len(W) / 2 * np.mean(r[:, None, None] * X, axis=0)
+    return (G + lam * np.eye(len(W))) @ W
+
+
+def empirical_fields(W, S_star, X, y):
+    """R, train MSE, tr S/d, tr S S*/d."""
+    S, d = W @ W.T, len(W)
+    train = np.mean(empirical_residuals(W, X, y) ** 2)
+    return 2 / d * np.sum((S - S_star) ** 2), train, np.trace(S) / d, np.sum(S * S_star) / d
+
+
+def quantile_teacher(quantile, d):
+    """Means over the law's d intervals of equal mass, given its quantile function."""
+    count = 4000
+    return quantile((np.arange(d * count) + 0.5) / (d * count)).reshape(d, count).mean(axis=1)
+
+
+def oja_flow(W, S_star, t):
+    """S(t) for alpha = infinity and lam = 0 in closed form."""
+    values, vectors = np.linalg.eigh(S_star)
+    grow = np.exp(values * t)
+    rise = np.where(values > 1e-12, np.expm1(2 * values * t) / np.maximum(values, 1e-12), 2 * t)
+    W = vectors.T @ W
+    inner = np.linalg.inv(np.eye(W.shape[1]) + W.T @ (rise[:, None] * W))
+    return vectors @ (grow[:, None] * (W @ inner @ W.T) * grow) @ vectors.T

@@ -5,16 +5,18 @@ import math
 import pathlib
 import re
 
+import cases
 import naive
 import numpy as np
 import overparam as op
 import pytest
+from cases import FALSE_ALARM, bits
 from numpy.testing import assert_allclose, assert_array_equal
+from overparam import _blas, _core, spectra
 from overparam import empirical_flow as flow
-from overparam import spectra
 from overparam.empirical_flow import Problem
 from overparam.results import Status
-from scipy import integrate, optimize
+from scipy import integrate, optimize, stats
 
 FOLDER = pathlib.Path(__file__).parent / "reference"
 REFERENCE = json.loads((FOLDER / "empirical_flow.json").read_text())
@@ -1014,3 +1016,380 @@ def test_words_are_checked():
     for function in (flow.long_time, flow.spectrum, flow.optimal_ridge):
         with pytest.raises(TypeError, match=r"^problem must be"):
             function({"alpha": 0.3})
+
+
+# ---- the network itself --------------------------------------------------------------------------
+
+SENSING = ["network", "goe"]
+# Samples that fill no block, tiles with a rest, and both sides of n = d (d + 1)/2.
+SIZES = [(0.3, 1.0, 7), (0.4, 0.7, 13), (0.9, 1.4, 13), (0.45, 0.2, 17), (0.7, 0.5, 37)]
+
+
+def network(problem, dim, sensing="goe", teacher="random", *, seed=0, replica=0, threads=1):
+    """One replica of a simulation."""
+    _blas.load()
+    sequence = np.random.SeedSequence(seed)
+    experiment = flow._experiment(problem, dim, sensing, teacher, sequence)
+    return _core.Network(experiment.core, replica, threads)
+
+
+@pytest.fixture
+def noisy():
+    return Problem(alpha=0.4, kappa=0.5, kappa_star=0.3, noise_var=0.3, ridge=0.1)
+
+
+def simulated(result):
+    """The four fields of a simulation, last axis."""
+    return np.stack([result.risk, result.train_risk, result.trace, result.overlap], axis=-1)
+
+
+@pytest.mark.parametrize("sensing", SENSING)
+def test_samples_have_the_law_of_the_model(noisy, sensing):
+    """Variance 1/d off the diagonal and 2/d on it; labels of the teacher, with the noise."""
+    d, replicas = 9, 60
+    problem = noisy.replace(alpha=2.0)
+    X, noise, traces = [], [], []
+    for replica in range(replicas):
+        net = network(problem, d, sensing, replica=replica)
+        matrices, labels = net.samples()
+        assert_allclose(matrices, matrices.transpose(0, 2, 1))
+        noise.append(labels - np.einsum("nij,ij->n", matrices, net.teacher))
+        X.append(matrices)
+        traces.append(np.trace(net.teacher) / d)
+    X, noise = np.concatenate(X), np.concatenate(noise)
+    i, j = np.triu_indices(d)
+    for values, expected in (
+        (X[:, i, j].mean(axis=1), 0.0),
+        ((X[:, i, j] ** 2 * np.where(i == j, 0.5, 1.0)).mean(axis=1), 1 / d),
+        (noise, 0.0),
+        (noise**2, problem.noise_var),
+        (np.array(traces), 1.0),
+    ):
+        error = values.std(ddof=1) / math.sqrt(len(values))
+        assert abs(values.mean() - expected) < cases.standard_errors(1, len(values)) * error
+    if sensing == "network":
+        x = X + np.eye(d) / math.sqrt(d)
+        assert np.linalg.matrix_rank(x).max() == 1
+    else:
+        assert abs(np.corrcoef(X[:, 0, 1], X[:, 0, 2])[0, 1]) < 4 / math.sqrt(len(X))
+
+
+@pytest.mark.parametrize("sensing", SENSING)
+@pytest.mark.parametrize(("alpha", "kappa", "dim"), SIZES)
+def test_the_gradient_is_that_of_the_loss(noisy, sensing, alpha, kappa, dim):
+    problem = noisy.replace(alpha=alpha, kappa=kappa)
+    net = network(problem, dim, sensing, replica=3)
+    X, y = net.samples()
+    W = net.start(1)
+    assert W.shape == (dim, math.floor(kappa * dim + 0.5))
+    train_risk, gradient = net.loss_gradient(W)
+    assert_allclose(train_risk, np.mean(naive.empirical_residuals(W, X, y) ** 2), rtol=1e-13)
+    assert_allclose(gradient, naive.empirical_gradient(W, X, y, problem.ridge), atol=1e-13)
+    fields = net.measure(W, train_risk)
+    assert_allclose(fields[:4], naive.empirical_fields(W, net.teacher, X, y), rtol=1e-12)
+    assert_allclose(fields[4:], np.linalg.eigvalsh(W @ W.T), atol=1e-12)
+    # Central differences of the loss in a random direction.
+    direction = np.random.default_rng(0).standard_normal(W.shape)
+    step = 1e-5
+    ends = [naive.empirical_loss(W + s * direction, X, y, problem.ridge) for s in (step, -step)]
+    assert_allclose(np.sum(gradient * direction), (ends[0] - ends[1]) / (2 * step), rtol=1e-7)
+
+
+@pytest.mark.parametrize("sensing", SENSING)
+@pytest.mark.parametrize(("alpha", "dim"), [(0.45, 60), (0.8, 51)])
+def test_threads_change_no_bit_of_a_large_gradient(noisy, sensing, alpha, dim):
+    problem = noisy.replace(alpha=alpha, kappa=0.9)
+    alone = network(problem, dim, sensing)
+    W = alone.start(0)
+    for threads in (2, 5):
+        shared = network(problem, dim, sensing, threads=threads)
+        assert bits(shared.loss_gradient(W)) == bits(alone.loss_gradient(W))
+
+
+def test_starts_and_teachers_are_gaussian(noisy):
+    """Each replica and each attempt has its own, of the variances of the model."""
+    problem = noisy.replace(init_scale=1.7, teacher_scale=0.6)
+    nets = [network(problem, 20, replica=replica) for replica in range(200)]
+    starts = np.array([net.start(attempt).ravel() for net in nets for attempt in (0, 1)])
+    assert stats.kstest(starts.ravel() * math.sqrt(10) / 1.7, "norm").pvalue > FALSE_ALARM
+    assert abs(np.corrcoef(starts)[np.triu_indices(400, 1)]).max() < 0.5
+    eigenvalues = np.linalg.eigvalsh([net.teacher for net in nets])
+    assert_allclose(eigenvalues[:, :14], 0.0, atol=1e-13)
+    # tr S* is a d/(m* d) times a chi-square with m* d degrees of freedom.
+    traces = eigenvalues.sum(axis=1) * 6 / 0.6
+    assert stats.kstest(traces, stats.chi2(6 * 20).cdf).pvalue > FALSE_ALARM
+
+
+@pytest.mark.parametrize("sensing", SENSING)
+def test_gradient_descent_step_by_step(noisy, sensing):
+    rates = 0.02 / (1 + np.arange(12))
+    net = network(noisy, 11, sensing, seed=4)
+    X, y = net.samples()
+    W, expected = net.start(0), []
+    for rate in (*rates, 0.0):
+        expected.append(naive.empirical_fields(W, net.teacher, X, y))
+        W = W - rate * naive.empirical_gradient(W, X, y, noisy.ridge)
+    times = np.concatenate([[0.0], np.cumsum(rates)])
+    result = flow.simulate(noisy, times, dim=11, lr=rates, sensing=sensing, seed=4)
+    assert_allclose(simulated(result)[0], expected, rtol=1e-12)
+    some = flow.simulate(noisy, times[[3, 7]], dim=11, lr=rates.tolist(), sensing=sensing, seed=4)
+    assert_array_equal(simulated(some), simulated(result)[:, [3, 7]])
+
+
+def test_a_constant_schedule_is_a_learning_rate(noisy):
+    one = flow.simulate(noisy, [0.0, 0.1, 0.5], dim=10, lr=0.01, replicas=2)
+    other = flow.simulate(noisy, [0.0, 0.1, 0.5], dim=10, lr=[0.01] * 60, replicas=2)
+    assert_array_equal(simulated(one), simulated(other))
+
+
+@pytest.mark.parametrize("sensing", SENSING)
+def test_small_steps_follow_the_flow(noisy, sensing):
+    """Descent is off by a term of first order in its step, which two steps extrapolate away."""
+    run = {"problem": noisy, "t": [0.0, 0.5, 2.0, 8.0], "dim": 12, "sensing": sensing}
+    exact = simulated(flow.simulate(**run, rtol=1e-10))
+    steps = [simulated(flow.simulate(**run, lr=lr)) for lr in (2e-3, 1e-3)]
+    errors = [np.abs(step - exact).max(axis=1) for step in steps]
+    assert_allclose(errors[0], 2 * errors[1], rtol=0.2)
+    assert_allclose(2 * steps[1] - steps[0], exact, rtol=2e-4)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.05])
+def test_the_flow_is_accurate_at_long_times(noisy, ridge):
+    """At t = 1000 to 1e-4 with a twentieth of the gradients of Euler's method of step 5e-3."""
+    run = {"problem": noisy.replace(ridge=ridge), "t": [10.0, 100.0, 1000.0], "dim": 30}
+    exact = flow.simulate(**run, rtol=1e-9)
+    result = flow.simulate(**run, rtol=1e-4)
+    assert_allclose(result.risk, exact.risk, rtol=1e-4)
+    assert result.stats["gradients"] * 20 < 1000 / 5e-3
+
+
+def test_first_values_have_their_means():
+    """R_0, T_0 = R_0 + Delta, at any d: E tr S^2/d = s0^4 (1 + (d + 1)/m), S* likewise."""
+    problem = Problem(
+        alpha=0.4,
+        kappa=0.5,
+        kappa_star=0.25,
+        noise_var=0.7,
+        init_scale=1.3,
+        teacher_scale=0.8,
+    )
+    d, m, m_star, replicas = 12, 6, 3, 2000
+    s1, a = 1.3**2, 0.8
+    risk = 2 * (s1**2 * (1 + (d + 1) / m) + a**2 * (1 + (d + 1) / m_star) - 2 * s1 * a)
+    expected = [risk, risk + 0.7, s1, s1 * a]
+    for sensing in SENSING:
+        result = flow.simulate(problem, [0.0], dim=d, lr=0.01, sensing=sensing, replicas=replicas)
+        values = simulated(result)[:, 0]
+        errors = values.std(axis=0, ddof=1) / math.sqrt(replicas)
+        within = cases.standard_errors(8, replicas)
+        assert (np.abs(values.mean(axis=0) - expected) < within * errors).all()
+
+
+def test_the_first_step_has_its_mean_trace(noisy):
+    """Given W and S*, at any d: E G = A, E G^2 = (1 + 1/n) A^2 + (d^2/4n)(1 + 1/d)(R + Delta) I."""
+    d, lr, lam, replicas = 10, 0.02, noisy.ridge, 1000
+    result = flow.simulate(noisy, [0.0, lr], dim=d, lr=lr, sensing="goe", replicas=replicas)
+    n, excess = result.stats["n"], []
+    for replica in range(replicas):
+        net = network(noisy, d, replica=replica)
+        W = net.start(0)
+        S = W @ W.T
+        A = S - net.teacher
+        noise = d**2 / (4 * n) * (1 + 1 / d) * (2 / d * np.sum(A**2) + noisy.noise_var)
+        square = (1 + 1 / n) * A @ A + noise * np.eye(d) + 2 * lam * A + lam**2 * np.eye(d)
+        mean = np.trace(S) - 2 * lr * np.trace(S @ A + lam * S) + lr**2 * np.trace(S @ square)
+        excess.append(result.trace[replica, 1] - mean / d)
+    error = np.std(excess, ddof=1) / math.sqrt(replicas)
+    assert abs(np.mean(excess)) < cases.standard_errors(1, replicas) * error
+
+
+def test_many_samples_give_the_oja_flow():
+    """The gradient's noise is sigma = sqrt(R/(4 alpha)), here 1e-2."""
+    problem = Problem(alpha=20_000.0, kappa=0.8, kappa_star=0.6)
+    net = network(problem, 5)
+    times = [0.0, 0.3, 1.0, 3.0]
+    result = flow.simulate(problem, times, dim=5, rtol=1e-7, sensing="goe")
+    for i, t in enumerate(times):
+        S = naive.oja_flow(net.start(0), net.teacher, t)
+        expected = 2 / 5 * np.sum((S - net.teacher) ** 2)
+        assert_allclose(result.risk[0, i], expected, rtol=0.02)
+        assert_allclose(result.trace[0, i], np.trace(S) / 5, rtol=0.02)
+
+
+@pytest.mark.parametrize("sensing", SENSING)
+@pytest.mark.parametrize("teacher", ["random", "quantile"])
+def test_scaling_invariance(noisy, sensing, teacher):
+    """(S, S*) -> g (S, S*), Delta -> g^2 Delta, lam -> g lam, time -> time/g (section 1)."""
+    g = 4.0
+    scaled = noisy.replace(
+        init_scale=2.0, teacher_scale=g, noise_var=g**2 * noisy.noise_var, ridge=g * noisy.ridge
+    )
+    t = np.array([0.0, 0.5, 2.0])
+    run = {"dim": 10, "sensing": sensing, "teacher": teacher, "replicas": 2}
+    powers = g ** np.array([2, 2, 1, 2])
+    # The integrator's first step has a scale of its own.
+    for numerics, other, rtol in (
+        ({"rtol": 1e-9}, {"rtol": 1e-9}, 1e-6),
+        ({"lr": 0.02}, {"lr": 0.02 / g}, 1e-11),
+    ):
+        one = simulated(flow.simulate(noisy, t, **run, **numerics))
+        two = simulated(flow.simulate(scaled, t / g, **run, **other))
+        assert_allclose(two, powers * one, rtol=rtol)
+
+
+def test_eigenvalues(noisy):
+    result = flow.simulate(noisy, [0.0, 1.0, 50.0], dim=13, rtol=1e-6, replicas=3, eigenvalues=True)
+    assert result.eigenvalues.shape == (3, 3, 13)
+    assert (result.eigenvalues[..., :6] == 0).all()
+    assert (np.diff(result.eigenvalues) >= 0).all()
+    assert_allclose(result.eigenvalues.mean(axis=2), result.trace, rtol=1e-12)
+    W = network(noisy, 13, "network", replica=2).start(0)
+    assert_allclose(result.eigenvalues[2, 0], np.linalg.eigvalsh(W @ W.T), atol=1e-12)
+    assert flow.simulate(noisy, [0.0], dim=13, rtol=1e-6).eigenvalues is None
+
+
+TEACHERS = {
+    "low rank": {"kappa_star": 0.3, "teacher_scale": 1.4},
+    "square": {"kappa_star": 1.0},
+    "atoms": {"teacher_spectrum": spectra.discrete([0.0, 0.5, 3.0], [0.45, 0.3, 0.25])},
+    "gap": {"teacher_spectrum": spectra.free_sum(spectra.discrete([2.0, 8.0], [0.6, 0.4]), 0.25)},
+}
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+@pytest.mark.parametrize("dim", [1, 4, 7])
+def test_quantile_teachers(name, dim):
+    problem = Problem(**{"alpha": 0.3, "kappa": 0.5, "kappa_star": 0.5, **TEACHERS[name]})
+    law = problem.teacher_law
+    values = flow.teacher_eigenvalues(problem, dim)
+    assert_allclose(values.mean(), law.moments(1), rtol=1e-9)
+    assert_allclose(values, naive.quantile_teacher(law.quantile, dim), rtol=1e-4, atol=1e-6)
+    S_star = network(problem, max(dim, 4), teacher="quantile").teacher
+    assert_array_equal(S_star, np.diag(flow.teacher_eigenvalues(problem, max(dim, 4))))
+    many = flow.teacher_eigenvalues(problem, 400)
+    assert_allclose(np.mean(many**2), law.moments(2), rtol=2e-3)
+
+
+def test_a_spectrum_replaces_the_random_teacher(noisy):
+    law = spectra.discrete([0.0, 2.0], [0.5, 0.5])
+    problem = noisy.replace(teacher_spectrum=law, kappa_star=1e-9)
+    runs = [
+        flow.simulate(problem, [0.0, 1.0], dim=10, lr=0.02, teacher=teacher, replicas=2)
+        for teacher in ("random", "quantile")
+    ]
+    assert_array_equal(simulated(runs[0]), simulated(runs[1]))
+    assert runs[0].stats.keys() >= {"n", "m"}
+    assert "m_star" not in runs[0].stats
+    assert_allclose(network(problem, 10).teacher, np.diag([0.0] * 5 + [2.0] * 5), atol=1e-12)
+
+
+def test_sizes_are_rounded(noisy):
+    result = flow.simulate(noisy, [0.0], dim=11, lr=0.01)
+    assert [result.stats[name] for name in ("n", "m", "m_star")] == [48, 6, 3]
+
+
+def test_rates_beyond_stability(noisy):
+    limit = flow.stable_lr(noisy)
+    edge = (1 + 1 / math.sqrt(0.3)) ** 2
+    assert_allclose(limit, 2 / (2 * edge * (1 + 1 / math.sqrt(0.8)) ** 2 + 0.1), rtol=1e-12)
+    below = flow.simulate(noisy, np.arange(40) * limit, dim=20, lr=limit, replicas=4)
+    assert (np.diff(below.train_risk) < 0).all()
+    with pytest.warns(UserWarning, match=rf"^lr must be below about {limit:.3g} for gradient"):
+        flow.simulate(noisy, [0.0], dim=20, lr=1.01 * limit)
+    with pytest.warns(UserWarning, match="lr must"), pytest.raises(op.ConvergenceError) as caught:
+        flow.simulate(noisy, [0.0, 0.5, 50.0], dim=10, lr=0.5, replicas=3)
+    partial = caught.value.result
+    assert partial.status is Status.DIVERGED
+    assert partial.diverged.all()
+    assert partial.t.tolist() == [0.0, 0.5]
+    assert np.isfinite(simulated(partial)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "name"),
+    [
+        ({"alpha": 0.009}, {}, "alpha"),
+        ({"kappa": 0.09}, {}, "kappa"),
+        ({"kappa_star": 0.09}, {}, "kappa_star"),
+        ({}, {"t": [0.0, 0.105]}, "t"),
+        ({}, {"lr": [0.01, 0.02]}, "t"),
+        ({}, {"t": [0.02], "lr": [0.01, 0.02]}, "t"),
+        ({}, {"lr": [0.01, -0.02]}, "lr"),
+        ({}, {"lr": [[0.01]]}, "lr"),
+        ({}, {"lr": []}, "lr"),
+        ({}, {"lr": None}, "lr"),
+        ({}, {"rtol": 1e-6}, "lr"),
+    ],
+)
+def test_what_cannot_be_simulated(noisy, changes, arguments, name):
+    run = {"t": [0.0, 0.1], "dim": 10, "lr": 0.01, **arguments}
+    with pytest.raises(ValueError, match=rf"^{name} must be "):
+        flow.simulate(noisy.replace(**changes), **run)
+
+
+def test_sizes_at_the_limit_are_accepted():
+    problem = Problem(alpha=1 / 49**2, kappa=1 / 49, kappa_star=1 / 49)
+    assert flow.simulate(problem, [0.0], dim=49, lr=1e-5).stats["n"] == 1
+
+
+@pytest.mark.parametrize("sensing", SENSING)
+def test_a_dimension_beyond_memory_is_refused(noisy, sensing):
+    with pytest.raises(MemoryError, match="reduce replicas, the times in t, dim"):
+        flow.simulate(noisy, [0.0], dim=100_000, lr=0.01, sensing=sensing)
+
+
+@pytest.mark.parametrize("sensing", SENSING)
+def test_the_minimum_is_the_end_of_the_flow(noisy, sensing):
+    """A ridge that makes the flow converge fast; at kappa = 1.2 there is one minimum."""
+    problem = noisy.replace(kappa=1.2, ridge=0.4)
+    run = {"problem": problem, "dim": 12, "sensing": sensing, "replicas": 2, "seed": 3}
+    end = flow.simulate(t=[3000.0], rtol=1e-8, eigenvalues=True, **run)
+    found = flow.minimise(**run)
+    assert found.status is Status.SUCCESS
+    assert found.stable.all()
+    assert found.stats["converged"] == 2
+    assert found.stats["gradient"] <= 1e-8
+    for name in ("risk", "train_risk", "trace", "overlap"):
+        assert_allclose(getattr(found, name), getattr(end, name)[:, 0], rtol=2e-4)
+    assert_allclose(found.objective, found.train_risk / 8 + 0.2 * found.trace, rtol=1e-12)
+    largest = end.eigenvalues[:, 0, -1:]
+    assert_allclose(found.rank, (end.eigenvalues[:, 0] > 1e-4 * largest).mean(axis=1))
+    assert_array_equal(found.alpha, [0.4, 0.4])
+    assert np.isnan([found.sigma2, found.threshold, found.c]).all()
+
+
+def test_minima_of_the_first_replicas(noisy):
+    found = flow.minimise(noisy, dim=15, replicas=3)
+    repeated = flow.minimise(noisy, dim=15, replicas=2, threads=2)
+    for name in ("risk", "train_risk", "objective"):
+        assert_array_equal(getattr(found, name)[:2], getattr(repeated, name))
+
+
+def test_the_teacher_is_the_minimum_where_it_is_unique(noisy):
+    easy = noisy.replace(alpha=0.9, kappa=1.0, noise_var=0.0, ridge=0.0)
+    solved = flow.minimise(easy, dim=10, sensing="goe")
+    assert solved.risk[0] < 1e-6
+    assert solved.train_risk[0] < 1e-6
+
+
+def test_restarts_lower_the_objective():
+    problem = Problem(alpha=0.2, kappa=0.2, kappa_star=0.2, ridge=1e-3)
+    run = {"problem": problem, "dim": 20, "sensing": "goe", "replicas": 6}
+    once = flow.minimise(**run)
+    more = flow.minimise(**run, restarts=4)
+    assert (more.objective <= once.objective).all()
+    assert (more.objective < 0.9 * once.objective).any()
+    assert more.stats["gradients"] > 3 * once.stats["gradients"]
+
+
+def test_a_minimum_that_is_not_reached_is_flagged(noisy):
+    run = {"problem": noisy, "dim": 15, "replicas": 2, "max_iterations": 3}
+    with pytest.raises(op.ConvergenceError) as caught:
+        flow.minimise(**run)
+    partial = caught.value.result
+    assert partial.status is Status.NOT_CONVERGED
+    assert not partial.stable.any()
+    assert partial.stats["converged"] == 0
+    assert np.isfinite(partial.risk).all()
+    assert partial.stats["gradient"] > 1e-8
+    assert_array_equal(flow.minimise(**run, throw=False).risk, partial.risk)
