@@ -58,9 +58,9 @@ double root(F&& f, double a, double fa, double b, double fb, double tolerance) {
 
 // Newton's method between a and b, at which an increasing function is negative and positive; f
 // returns value and slope. Steps that leave the bracket or do not shrink are replaced by bisection,
-// by the geometric mean where a > 0. Stops after a step below tolerance |x|.
-template <class F>
-double newton(F&& f, double a, double b, double x, double tolerance) {
+// by the geometric mean where a > 0. Stops after a step below tolerance(x).
+template <class F, class Tolerance>
+double newton_within(F&& f, double a, double b, double x, Tolerance&& tolerance) {
     const auto middle = [&] { return a > 0.0 && b > 4.0 * a ? std::sqrt(a * b) : 0.5 * (a + b); };
     if (!(x > a && x < b)) x = middle();
     double last = b - a;
@@ -69,17 +69,23 @@ double newton(F&& f, double a, double b, double x, double tolerance) {
         if (value == 0.0) break;
         (value < 0.0 ? a : b) = x;
         double next = x - value / slope;
+        if (std::abs(next - x) <= tolerance(x)) return std::clamp(next, a, b);
         if (next > a && next < b && std::abs(next - x) < 0.7 * last) {
             last = std::abs(next - x);
         } else {
             next = middle();
             last = b - a;
         }
-        const bool done = std::abs(next - x) <= tolerance * std::abs(next);
         x = next;
-        if (done || !(b - a > 2.3e-16 * std::max(std::abs(a), std::abs(b)))) break;
+        if (!(b - a > 2.3e-16 * std::max(std::abs(a), std::abs(b)))) break;
     }
     return x;
+}
+
+// The same with a tolerance relative to x.
+template <class F>
+double newton(F&& f, double a, double b, double x, double relative) {
+    return newton_within(f, a, b, x, [relative](double x) { return relative * std::abs(x); });
 }
 
 // A local minimum of f between a and c with its value, by golden sections; f(b) is below both ends.

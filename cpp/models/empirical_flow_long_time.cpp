@@ -23,9 +23,6 @@ constexpr double NaN = std::numeric_limits<double>::quiet_NaN();
 // Widths that differ by less than this from the rank of the teacher are equal to it.
 constexpr double EQUAL_RANKS = 1e-12;
 
-// sigma^2, over that of the teacher, at which a noiseless problem is in its limit sigma -> 0.
-constexpr double VANISHING = 1e-22;
-
 // ---- Y = S* + sigma GOE: integrals over its spectrum above and below a cut
 // ------------------------
 
@@ -44,9 +41,10 @@ class Spread {
     virtual double quantile(double mass) = 0;  // has `mass` above it; upper end of a gap
     virtual Tails above_quantile() = 0;        // above the last quantile
     virtual Tails above(double x) = 0;
-    const double mean, second;  // moments of the teacher
-    const double extra;         // variance of the semicircle that it contains
-    const double rank;          // its mass off 0
+    virtual double vanishing() const = 0;  // variance at which Y is in its limit sigma -> 0
+    const double mean, second;             // moments of the teacher
+    const double extra;                    // variance of the semicircle that it contains
+    const double rank;                     // its mass off 0
     Index evaluations = 0;
 
   protected:
@@ -102,6 +100,8 @@ class RationalSpread final : public Spread {
     }
 
     double top() const override { return sigma_ * top_; }
+
+    double vanishing() const override { return 1e-22 * second; }
 
     double quantile(double mass) override {
         if (gap_ && std::abs(mass - k_) < EQUAL_RANKS) {
@@ -317,6 +317,8 @@ class CurveSpread final : public Spread {
 
     double top() const override { return top_; }
 
+    double vanishing() const override { return 1e-14 * second; }
+
     double quantile(double mass) override {
         double above = 0.0;
         for (std::size_t j = blocks_.size() - 1; j > 0; --j) {
@@ -412,7 +414,7 @@ class CurveSpread final : public Spread {
                 const double f = -value.imag() / y;
                 return std::pair(f, (-slope.real() - f) / (2.0 * square));
             };
-        const double least = 1e-16 * variance_;
+        const double least = 1e-24 * variance_ * std::min(1.0, variance_ / second);
         if (fall_at(least).first * variance_ <= 1.0) return u;
         const double square = newton(
             [&](double square) {
@@ -470,8 +472,10 @@ class CurveSpread final : public Spread {
         const double centre = 0.5 * (std::norm(w) - end * end) / (w.real() - end);
         const double radius = std::abs(end - centre), start = std::arg(w - centre);
         const double length = upwards ? start : M_PI - start, sign = upwards ? -1.0 : 1.0;
-        const auto at = [&](double turned) {
-            return centre + std::polar(radius, start + sign * turned);
+        const Complex arm = w - centre;
+        const auto at = [&](double turned) {  // exact on the scale of w where the circle is larger
+            const double half = 0.5 * sign * turned;
+            return w + arm * Complex(0.0, 2.0 * std::sin(half)) * std::polar(1.0, half);
         };
         const Quadrature& rule = panel_rule();
         Complex g1 = 0.0, g1w = 0.0, g1w2 = 0.0, g2 = 0.0, g2w = 0.0, g3 = 0.0;
@@ -551,6 +555,9 @@ struct Kept {
     Tails tails;
 };
 
+// Largest log((R + Delta)/(4 alpha sigma^2)) of what counts as a solution.
+constexpr double RESIDUAL = 1e-8;
+
 // Relative step of sigma^2 by which a solution is told to be stable.
 constexpr double SLOPE_STEP = 1e-5;
 
@@ -600,13 +607,14 @@ class Statics {
             const Kept zero = keep_at(0.0);
             if (response(zero) <= alpha) return zero;
         }
-        const double tau = newton(
+        const double tau = newton_within(
             [&](double tau) {
                 const Kept now = keep_at(tau);
                 return std::pair(1.0 - response(now) / alpha - lam / tau,
                                  now.tails.force0 / alpha + lam / (tau * tau));
             },
-            low, top_, guess_ * std::sqrt(s_), 1e-8);
+            low, top_, guess_ * std::sqrt(s_),
+            [&](double tau) { return 1e-8 * std::min(tau, top_ - tau); });
         guess_ = tau / std::sqrt(s_);
         return keep_at(tau);
     }
@@ -868,7 +876,7 @@ Found long_time(const TeacherLaw& teacher, const Setting& setting) {
         low = 1e-2 * std::min(lam * lam, second) / (1.0 + 2.0 * alpha);
         while (low > 1e-250 && excess(std::log(low)) <= 0.0) low *= 1e-3;
     } else {
-        low = VANISHING * second;
+        low = spread->vanishing();
         if (excess(std::log(low)) < 0.0) {
             const Recovery limit(setting.kappa, spread->rank);
             const double t = limit.limit(alpha);
@@ -904,7 +912,12 @@ Found long_time(const TeacherLaw& teacher, const Setting& setting) {
             found.status = Status::NOT_CONVERGED;
             continue;
         }
-        statics.widen(std::exp(solve(excess, in)));
+        const double log_s = solve(excess, in);
+        if (std::abs(excess(log_s)) > RESIDUAL) {
+            found.status = Status::NOT_CONVERGED;
+            continue;
+        }
+        statics.widen(std::exp(log_s));
         found.fixed.push_back(statics.fixed(statics.keep(), alpha, in.fa > 0.0));
     }
     if (found.fixed.empty()) found.status = Status::NOT_CONVERGED;
@@ -952,7 +965,7 @@ double optimal_ridge(const TeacherLaw& teacher, const Setting& setting) {
     const auto excess = [&](double log_s) { return statics.best_excess(log_s); };
     double low = setting.noise / (4.0 * setting.alpha) * 0.99;
     if (setting.noise == 0.0) {
-        low = VANISHING * spread->second;
+        low = spread->vanishing();
         if (excess(std::log(low)) < 0.0) return 0.0;
     }
     double high = 50.0 * (2.0 * spread->second + setting.noise) / (4.0 * setting.alpha);
@@ -978,7 +991,7 @@ double bayes_risk(double alpha, double ratio, double scale, double noise) {
         const double s = std::exp(log_s);
         return std::log((std::max(share(s), 0.0) + noise / s) / (4.0 * alpha));
     };
-    double low = std::log(noise > 0.0 ? 0.99 * noise / (4.0 * alpha) : VANISHING * spread.second);
+    double low = std::log(noise > 0.0 ? 0.99 * noise / (4.0 * alpha) : spread.vanishing());
     double f_low = excess(low);
     if (noise == 0.0 && f_low <= 0.0) return 0.0;
     double high = std::log(2.0 * (2.0 * spread.second + noise) / (4.0 * alpha));
