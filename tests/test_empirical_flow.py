@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import re
+from importlib import resources
 
 import cases
 import naive
@@ -20,7 +21,9 @@ from scipy import integrate, optimize, stats
 
 FOLDER = pathlib.Path(__file__).parent / "reference"
 REFERENCE = json.loads((FOLDER / "empirical_flow.json").read_text())
-PUBLISHED = json.loads((FOLDER / "empirical_flow_published.json").read_text())
+PUBLISHED = json.loads(
+    (resources.files("overparam.claims") / "empirical_flow_published.json").read_text("utf-8")
+)
 
 
 # ---- long times ----------------------------------------------------------------------------------

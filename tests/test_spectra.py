@@ -915,3 +915,26 @@ def test_shapes_of_free_sums(law):
 def test_wrong_arguments_of_free_sums(make, error, name):
     with pytest.raises(error, match=rf"^{name} must be "):
         make()
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 40])
+@pytest.mark.parametrize(
+    "law",
+    [
+        marchenko_pastur(0.3, 2.0),
+        marchenko_pastur(1.0),
+        semicircle(0.7),
+        jacobi(0.5, 0.3),
+        discrete([-1.0, 0.5, 2.0], [0.2, 0.5, 0.3]),
+        free_sum(discrete([-5.0, 5.0], [0.3, 0.7]), 1.0),
+    ],
+    ids=repr,
+)
+def test_bin_means(law, n):
+    means = law.bin_means(n)
+    assert len(means) == n
+    assert np.all(np.diff(means) >= 0)
+    assert_allclose(means.mean(), law.moments(1), rtol=1e-12, atol=1e-12)
+    # Each is the mean of the quantile function over its bin.
+    fine = law.quantile((np.arange(200 * n) + 0.5) / (200 * n)).reshape(n, 200).mean(axis=1)
+    assert_allclose(means, fine, atol=2e-3 * np.ptp(fine) + 2e-2)

@@ -865,37 +865,7 @@ def teacher_eigenvalues(problem: Problem, dim: int) -> FloatArray:
     """
     _problem(problem)
     dim = _check.integer("dim", dim, minimum=1)
-    law = problem.teacher_law
-    atoms = dict(law.atoms)
-    pieces = [(position, position) for position in atoms]
-    for start, stop in zip(law.edges[::2], law.edges[1::2], strict=True):
-        cuts = [start, *(x for x in atoms if start < x < stop), stop]
-        pieces += itertools.pairwise(cuts)
-    # The law as a list of atoms and of parts of intervals, none across the edge of a bin.
-    total, bottom = np.zeros(dim), 0.0
-    nodes, weights = np.polynomial.legendre.leggauss(16)
-    for left, right in sorted(pieces):
-        if left == right:
-            top = bottom + atoms[left]
-        else:
-            top = float(law.cdf(right)) - atoms.get(right, 0.0)
-        levels = np.arange(dim + 1) / dim
-        levels = np.concatenate([[bottom], levels[(levels > bottom) & (levels < top)], [top]])
-        bins = np.minimum((0.5 * (levels[1:] + levels[:-1]) * dim).astype(int), dim - 1)
-        if left == right:
-            moments = left * np.diff(levels)
-        else:
-            # By parts, in an angle in which the distribution function is smooth at both ends.
-            x = np.concatenate([[left], law.quantile(levels[1:-1]), [right]])
-            angles = np.arccos(np.clip(1.0 - 2.0 * (x - left) / (right - left), -1.0, 1.0))
-            half = 0.5 * np.diff(angles)[:, np.newaxis]
-            theta = 0.5 * (angles[1:] + angles[:-1])[:, np.newaxis] + half * nodes
-            below = law.cdf(left + (right - left) * np.sin(0.5 * theta) ** 2)
-            rise = 0.5 * (right - left) * np.sin(theta)
-            moments = np.diff(x * levels) - ((below * rise * half) @ weights)
-        np.add.at(total, bins, moments)
-        bottom = top
-    return np.sort(np.maximum(total * dim, 0.0))
+    return np.maximum(problem.teacher_law.bin_means(dim), 0.0)
 
 
 def stable_lr(problem: Problem) -> float:
@@ -1426,6 +1396,7 @@ def minimise(
             threshold=unknown,
             c=unknown,
             stable=converged,
+            diverged=~np.isfinite(values["risk"]),
             **values,
         )
 
