@@ -765,14 +765,16 @@ def _thresholds(bench: _Bench) -> Outcome:
 
 def _initialisation(bench: _Bench) -> Outcome:
     base = Problem(alpha=1.0, kappa=0.7, kappa_star=0.5)
-    variances = {0.0: (1.0, 0.5, 0.1, 0.01), 0.5: (1.0, 0.1, 0.01)}
+    variances = {0.0: (1.0, 0.1, 0.01), 0.5: (1.0, 0.1, 0.01)}
+    if bench.full:
+        variances[0.0] = (1.0, 0.5, 0.1, 0.01)
     (runs,) = [row for row in _published()["gd"] if row["lam"] == 0.0]
     # Below and above the interpolation threshold, 0.41 without noise and 0.35 with it.
     picked = range(10) if bench.full else (1, 2, 4, 6, 8)
     alphas = [runs["alpha"][i] for i in picked]
     few, many = [runs["alpha"][i] for i in (1, 2)], runs["alpha"][8]
     small, dim = (50, 100) if bench.full else (10, 20)
-    replicas = 10 if bench.full else 16
+    replicas = 10 if bench.full else 24
     end = np.array([100.0, 200.0]) if bench.full else np.array([50.0, 100.0])
     bench.jobs = len(alphas) * sum(map(len, variances.values())) + len(variances[0.5])
     rows: list[dict[str, Any]] = []
@@ -1714,7 +1716,7 @@ def _bayes_gap(bench: _Bench) -> Outcome:
     recovered = [bayes(count * factor, _star(base), 0.0) for factor in (0.98, 1.001, 1.5)]
     # The best ridge for each width, against Bayes.
     sizes = bench.sizes()
-    picked = alphas[1:5:3] if not bench.full else alphas[:5]
+    picked = (0.25, 0.35, 0.8) if not bench.full else alphas[:5]
     bench.jobs = len(picked) * len(sizes)
     rows: list[dict[str, Any]] = []
     z, above = [], []
