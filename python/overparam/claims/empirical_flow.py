@@ -765,7 +765,7 @@ def _thresholds(bench: _Bench) -> Outcome:
 
 def _initialisation(bench: _Bench) -> Outcome:
     base = Problem(alpha=1.0, kappa=0.7, kappa_star=0.5)
-    variances = {0.0: (1.0, 0.1, 0.01), 0.5: (1.0, 0.1, 0.01)}
+    variances: dict[float, tuple[float, ...]] = dict.fromkeys((0.0, 0.5), (1.0, 0.1, 0.01))
     if bench.full:
         variances[0.0] = (1.0, 0.5, 0.1, 0.01)
     (runs,) = [row for row in _published()["gd"] if row["lam"] == 0.0]
@@ -774,7 +774,8 @@ def _initialisation(bench: _Bench) -> Outcome:
     alphas = [runs["alpha"][i] for i in picked]
     few, many = [runs["alpha"][i] for i in (1, 2)], runs["alpha"][8]
     small, dim = (50, 100) if bench.full else (10, 20)
-    replicas = 10 if bench.full else 24
+    replicas = 10
+    compared = 20 if bench.full else 40  # replicas at few samples
     end = np.array([100.0, 200.0]) if bench.full else np.array([50.0, 100.0])
     bench.jobs = len(alphas) * sum(map(len, variances.values())) + len(variances[0.5])
     rows: list[dict[str, Any]] = []
@@ -788,7 +789,8 @@ def _initialisation(bench: _Bench) -> Outcome:
             theory[delta, alpha] = _stable(problem)
             for variance in own:
                 start = problem.replace(init_scale=float(np.sqrt(variance)))
-                risk = bench.simulate(start, end, dim, replicas, seed=seed).risk
+                count = compared if alpha in few else replicas
+                risk = bench.simulate(start, end, dim, count, seed=seed).risk
                 found[delta, alpha, variance] = risk[:, -1]
                 mean, sem = mean_and_error(risk[:, -1])
                 change = float(np.mean(risk[:, -1] - risk[:, 0]))
@@ -803,7 +805,7 @@ def _initialisation(bench: _Bench) -> Outcome:
                         noisy = problem.replace(ridge=0.01)  # smooth across the threshold
                         allowed = _first_order(noisy, "risk", mean, dim) if dim < 100 else 0.0
                         error = float(np.hypot(sem, theirs[1]))
-                        published.append(z_score(mean - theirs[0], error, replicas, allowed))
+                        published.append(z_score(mean - theirs[0], error, count, allowed))
                 rows.append(
                     {
                         "Delta": delta,
@@ -839,7 +841,7 @@ def _initialisation(bench: _Bench) -> Outcome:
                 f"Delta = {delta:g}, alpha = {alpha:.2g}: risk, s0^2 = 1 - s0^2 = 0.01",
                 mean_and_error(found[delta, alpha, 1.0] - found[delta, alpha, 0.01]),
                 (0.0, 0.0),
-                replicas,
+                compared,
             )
             for delta, alpha in pairs
         ),
