@@ -1446,7 +1446,7 @@ def _recovery_transition(bench: _Bench) -> Outcome:
 def _universality(bench: _Bench) -> Outcome:
     base = Problem(alpha=0.3, kappa=0.5, kappa_star=0.2)
     t, judged = np.array([1.0, 5.0, 20.0]), {0.1: 2, 0.0: 1}  # one time for each ridge
-    replicas = {40: 160, 80: 60, 150: 16} if bench.full else {10: 320, 20: 120, 40: 32}
+    replicas = {40: 160, 80: 60, 150: 16} if bench.full else {10: 320, 20: 80, 40: 24}
     small, large = [*replicas][-2:]
     lams = [*judged]
     bench.jobs = 2 * len(lams) * len(replicas)
@@ -1491,12 +1491,21 @@ def _universality(bench: _Bench) -> Outcome:
                 limits.append(z_score(value, sem, replicas[large], share**2 / (small * large)))
                 gap_, sem_ = np.array(values).T
                 slopes.append(line_fit(np.log([*replicas]), np.log(gap_), sem_ / gap_))
+    slope = weighted_mean(slopes)
+    span = f"d = {min(replicas)}..{large}"
     checks = [
         mean_check(
-            f"slope of log relative gap of the risks against log d, d = {min(replicas)}..{large}",
+            f"slope of log relative gap of the risks against log d, {span}",
             -1.0,
-            weighted_mean(slopes),
+            slope,
             share / np.sqrt(min(replicas) * large),  # of second order
+        ),
+        Check(
+            quantity=f"the same slope in standard errors, {span}",
+            predicted=-error_limit(),
+            measured=slope[0] / slope[1],
+            tolerance=0.0,
+            side="below",
         ),
         z_check(f"relative gap extrapolated in 1/d from d = {small}, {large}", limits),
         _larger(
