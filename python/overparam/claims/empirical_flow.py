@@ -290,7 +290,7 @@ def _learning_curves(bench: _Bench) -> Outcome:
         for i, (problem, sample) in enumerate(learned):
             law = empirical_flow.spectrum(problem)
             x = np.linspace(1e-3, 6.0, 1500)
-            bins = np.linspace(smallest, 6.0, 41)
+            bins = np.linspace(smallest, 6.0, 25)
             counts, _ = np.histogram(sample, bins)
             ax.stairs(counts / (len(sample) * np.diff(bins)), bins, color=hue(i), alpha=0.6)
             label = f"κ = {problem.kappa:g}, λ = {problem.ridge:g}, α = {problem.alpha:g}"
@@ -310,8 +310,8 @@ def _learning_curves(bench: _Bench) -> Outcome:
                     if (case := (*pair, lam)) in found:
                         _draw_points(ax, alphas, found[case], field, colour, factor)
             title = f"theory (lines), d = {' (open), '.join(map(str, sizes))} (filled)"
-            finish(ax, "α = n/d²", ylabel, yscale="log", title=title)
-            ax.legend(frameon=False, fontsize="small", loc=3 if field == "risk" else 4)
+            legend = field == "risk"  # the same in both
+            finish(ax, "α = n/d²", ylabel, legend=legend, yscale="log", title=title)
 
         return draw
 
@@ -1445,8 +1445,9 @@ def _recovery_transition(bench: _Bench) -> Outcome:
 
 def _universality(bench: _Bench) -> Outcome:
     base = Problem(alpha=0.3, kappa=0.5, kappa_star=0.2)
-    t, judged = np.array([1.0, 5.0, 20.0]), {0.1: 2, 0.0: 1}  # one time for each ridge
-    replicas = {40: 160, 80: 60, 150: 16} if bench.full else {10: 320, 20: 80, 40: 24}
+    t = np.array([1.0, 2.0, 5.0, 20.0] if bench.full else [1.0, 2.0, 5.0])
+    judged = {0.1: 2, 0.0: 0}  # one time for each ridge
+    replicas = {40: 160, 80: 60, 150: 16} if bench.full else {10: 640, 20: 200, 40: 60}
     small, large = [*replicas][-2:]
     lams = [*judged]
     bench.jobs = 2 * len(lams) * len(replicas)
@@ -1538,7 +1539,7 @@ def _universality(bench: _Bench) -> Outcome:
     def in_size(ax: Axes) -> None:
         d = np.array([*replicas])
         for i, ((lam, at), values) in enumerate(
-            (key, values) for key, values in gaps.items() if key[1] > 0
+            (key, values) for key, values in gaps.items() if key[1] in judged.values()
         ):
             error_bars(
                 ax, d, values[:, 0], values[:, 1], hue(i), label=f"λ = {lam:g}, t = {t[at]:g}"
