@@ -290,7 +290,7 @@ def _learning_curves(bench: _Bench) -> Outcome:
         for i, (problem, sample) in enumerate(learned):
             law = empirical_flow.spectrum(problem)
             x = np.linspace(1e-3, 6.0, 1500)
-            bins = np.linspace(smallest, 6.0, 41)
+            bins = np.linspace(smallest, 6.0, 25)
             counts, _ = np.histogram(sample, bins)
             ax.stairs(counts / (len(sample) * np.diff(bins)), bins, color=hue(i), alpha=0.6)
             label = f"κ = {problem.kappa:g}, λ = {problem.ridge:g}, α = {problem.alpha:g}"
@@ -310,8 +310,8 @@ def _learning_curves(bench: _Bench) -> Outcome:
                     if (case := (*pair, lam)) in found:
                         _draw_points(ax, alphas, found[case], field, colour, factor)
             title = f"theory (lines), d = {' (open), '.join(map(str, sizes))} (filled)"
-            finish(ax, "α = n/d²", ylabel, yscale="log", title=title)
-            ax.legend(frameon=False, fontsize="small", loc=3 if field == "risk" else 4)
+            legend = field == "risk"  # the same in both
+            finish(ax, "α = n/d²", ylabel, legend=legend, yscale="log", title=title)
 
         return draw
 
@@ -765,14 +765,17 @@ def _thresholds(bench: _Bench) -> Outcome:
 
 def _initialisation(bench: _Bench) -> Outcome:
     base = Problem(alpha=1.0, kappa=0.7, kappa_star=0.5)
-    variances = {0.0: (1.0, 0.5, 0.1, 0.01), 0.5: (1.0, 0.1, 0.01)}
+    variances: dict[float, tuple[float, ...]] = dict.fromkeys((0.0, 0.5), (1.0, 0.1, 0.01))
+    if bench.full:
+        variances[0.0] = (1.0, 0.5, 0.1, 0.01)
     (runs,) = [row for row in _published()["gd"] if row["lam"] == 0.0]
     # Below and above the interpolation threshold, 0.41 without noise and 0.35 with it.
     picked = range(10) if bench.full else (1, 2, 4, 6, 8)
     alphas = [runs["alpha"][i] for i in picked]
     few, many = [runs["alpha"][i] for i in (1, 2)], runs["alpha"][8]
     small, dim = (50, 100) if bench.full else (10, 20)
-    replicas = 10 if bench.full else 16
+    replicas = 10
+    compared = 20 if bench.full else 40  # replicas at few samples
     end = np.array([100.0, 200.0]) if bench.full else np.array([50.0, 100.0])
     bench.jobs = len(alphas) * sum(map(len, variances.values())) + len(variances[0.5])
     rows: list[dict[str, Any]] = []
@@ -786,7 +789,8 @@ def _initialisation(bench: _Bench) -> Outcome:
             theory[delta, alpha] = _stable(problem)
             for variance in own:
                 start = problem.replace(init_scale=float(np.sqrt(variance)))
-                risk = bench.simulate(start, end, dim, replicas, seed=seed).risk
+                count = compared if alpha in few else replicas
+                risk = bench.simulate(start, end, dim, count, seed=seed).risk
                 found[delta, alpha, variance] = risk[:, -1]
                 mean, sem = mean_and_error(risk[:, -1])
                 change = float(np.mean(risk[:, -1] - risk[:, 0]))
@@ -801,7 +805,7 @@ def _initialisation(bench: _Bench) -> Outcome:
                         noisy = problem.replace(ridge=0.01)  # smooth across the threshold
                         allowed = _first_order(noisy, "risk", mean, dim) if dim < 100 else 0.0
                         error = float(np.hypot(sem, theirs[1]))
-                        published.append(z_score(mean - theirs[0], error, replicas, allowed))
+                        published.append(z_score(mean - theirs[0], error, count, allowed))
                 rows.append(
                     {
                         "Delta": delta,
@@ -837,7 +841,7 @@ def _initialisation(bench: _Bench) -> Outcome:
                 f"Delta = {delta:g}, alpha = {alpha:.2g}: risk, s0^2 = 1 - s0^2 = 0.01",
                 mean_and_error(found[delta, alpha, 1.0] - found[delta, alpha, 0.01]),
                 (0.0, 0.0),
-                replicas,
+                compared,
             )
             for delta, alpha in pairs
         ),
@@ -1441,8 +1445,9 @@ def _recovery_transition(bench: _Bench) -> Outcome:
 
 def _universality(bench: _Bench) -> Outcome:
     base = Problem(alpha=0.3, kappa=0.5, kappa_star=0.2)
-    t, judged = np.array([1.0, 5.0, 20.0]), {0.1: 2, 0.0: 1}  # one time for each ridge
-    replicas = {40: 160, 80: 60, 150: 16} if bench.full else {10: 320, 20: 120, 40: 32}
+    t = np.array([1.0, 2.0, 5.0, 20.0] if bench.full else [1.0, 2.0, 5.0])
+    judged = {0.1: 2, 0.0: 0}  # one time for each ridge
+    replicas = {40: 160, 80: 60, 150: 16} if bench.full else {10: 640, 20: 200, 40: 60}
     small, large = [*replicas][-2:]
     lams = [*judged]
     bench.jobs = 2 * len(lams) * len(replicas)
@@ -1487,12 +1492,21 @@ def _universality(bench: _Bench) -> Outcome:
                 limits.append(z_score(value, sem, replicas[large], share**2 / (small * large)))
                 gap_, sem_ = np.array(values).T
                 slopes.append(line_fit(np.log([*replicas]), np.log(gap_), sem_ / gap_))
+    slope = weighted_mean(slopes)
+    span = f"d = {min(replicas)}..{large}"
     checks = [
         mean_check(
-            f"slope of log relative gap of the risks against log d, d = {min(replicas)}..{large}",
+            f"slope of log relative gap of the risks against log d, {span}",
             -1.0,
-            weighted_mean(slopes),
+            slope,
             share / np.sqrt(min(replicas) * large),  # of second order
+        ),
+        Check(
+            quantity=f"the same slope in standard errors, {span}",
+            predicted=-error_limit(),
+            measured=slope[0] / slope[1],
+            tolerance=0.0,
+            side="below",
         ),
         z_check(f"relative gap extrapolated in 1/d from d = {small}, {large}", limits),
         _larger(
@@ -1525,7 +1539,7 @@ def _universality(bench: _Bench) -> Outcome:
     def in_size(ax: Axes) -> None:
         d = np.array([*replicas])
         for i, ((lam, at), values) in enumerate(
-            (key, values) for key, values in gaps.items() if key[1] > 0
+            (key, values) for key, values in gaps.items() if key[1] in judged.values()
         ):
             error_bars(
                 ax, d, values[:, 0], values[:, 1], hue(i), label=f"λ = {lam:g}, t = {t[at]:g}"
@@ -1714,7 +1728,7 @@ def _bayes_gap(bench: _Bench) -> Outcome:
     recovered = [bayes(count * factor, _star(base), 0.0) for factor in (0.98, 1.001, 1.5)]
     # The best ridge for each width, against Bayes.
     sizes = bench.sizes()
-    picked = alphas[1:5:3] if not bench.full else alphas[:5]
+    picked = (0.25, 0.35, 0.8) if not bench.full else alphas[:5]
     bench.jobs = len(picked) * len(sizes)
     rows: list[dict[str, Any]] = []
     z, above = [], []
