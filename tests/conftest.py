@@ -6,6 +6,10 @@ import pytest
 from hypothesis import settings
 
 os.environ["MPLBACKEND"] = "Agg"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes share the cores: one thread each, where a test does not ask for more.
+    os.environ.setdefault("OVERPARAM_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Compiled code is fast at the second call and slow at the first: no deadline per example. The fast
 # tier takes the same examples in every run, the slow one looks for new ones.
