@@ -141,6 +141,10 @@ class _Sizes:
         """Return mean and standard error at one size."""
         return mean_and_error(getattr(self._runs[dim], field))
 
+    def log_risk(self, dim: int) -> tuple[float, float]:
+        """Return mean and standard error of the logarithm of the risk at one size."""
+        return mean_and_error(np.log(self._runs[dim].risk))
+
     def limit(self, field: str) -> tuple[float, float]:
         """Return the value at infinite size and its standard error."""
         small, large = self.sizes
@@ -461,9 +465,9 @@ def _double_descent(bench: _Bench) -> Outcome:
     ]
     # Peak against the minimum before it and against the far side, of networks.
     points, largest = in_alpha[1.0], max(sizes)
-    dip, peak, far = (points[alphas.index(alpha)].at(largest, "risk") for alpha in (0.2, 0.3, 0.5))
+    dip, peak, far = (points[alphas.index(alpha)].log_risk(largest) for alpha in (0.2, 0.3, 0.5))
     narrow, worst_width, widest = (
-        in_width[widths.index(kappa)].at(largest, "risk") for kappa in (0.15, 0.25, 1.0)
+        in_width[widths.index(kappa)].log_risk(largest) for kappa in (0.15, 0.25, 1.0)
     )
     fewest = sizes[largest]
     checks = [
@@ -472,10 +476,10 @@ def _double_descent(bench: _Bench) -> Outcome:
             f"{', '.join(map(str, sizes))}",
             [one.z("risk") for points in (*in_alpha.values(), in_width) for one in points],
         ),
-        _larger("risk in alpha: peak - minimum before it", peak, dip, fewest),
-        _larger("risk in alpha: peak - far side", peak, far, fewest),
-        _larger("risk in width: peak - narrower", worst_width, narrow, fewest),
-        _larger("risk in width: peak - widest", worst_width, widest, fewest),
+        _larger("log risk in alpha: peak - minimum before it", peak, dip, fewest),
+        _larger("log risk in alpha: peak - far side", peak, far, fewest),
+        _larger("log risk in width: peak - narrower", worst_width, narrow, fewest),
+        _larger("log risk in width: peak - widest", worst_width, widest, fewest),
         Check(
             quantity="ridge 0+: place of the largest risk in alpha / interpolation threshold - 1",
             predicted=0.0,
@@ -1903,9 +1907,9 @@ def _optimal_ridge(bench: _Bench) -> Outcome:
             [one.z("risk") for one in (*tuned, *untuned)],
         ),
         _larger(
-            f"alpha = 0.3, d = {largest}: risk, ridge 0.01 - best ridge",
-            untuned[at].at(largest, "risk"),
-            tuned[at].at(largest, "risk"),
+            f"alpha = 0.3, d = {largest}: log risk, ridge 0.01 - best ridge",
+            untuned[at].log_risk(largest),
+            tuned[at].log_risk(largest),
             sizes[largest],
         ),
     ]
