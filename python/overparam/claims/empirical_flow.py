@@ -428,7 +428,9 @@ def _double_descent(bench: _Bench) -> Outcome:
         ]
         for delta in chosen
     }
-    in_width = [_Sizes(bench, wide.replace(kappa=kappa, ridge=ridge), sizes) for kappa in widths]
+    # Narrow students end in several minima, and spread more.
+    more = bench.sizes(48)
+    in_width = [_Sizes(bench, wide.replace(kappa=kappa, ridge=ridge), more) for kappa in widths]
     rows = [
         one.row(scan="alpha", kappa=base.kappa, Delta=delta, lam=base.ridge)
         for delta, points in in_alpha.items()
@@ -460,8 +462,8 @@ def _double_descent(bench: _Bench) -> Outcome:
     top = _maximum(limit, "kappa", critical, step * critical)
     saturation = _stable(wide, "rank")
     beyond = [
-        _stable(wide.replace(kappa=saturation + more)) / _stable(wide) - 1.0
-        for more in (0.001, 0.1, 0.3)
+        _stable(wide.replace(kappa=saturation + wider)) / _stable(wide) - 1.0
+        for wider in (0.001, 0.1, 0.3)
     ]
     # Peak against the minimum before it and against the far side, of networks.
     points, largest = in_alpha[1.0], max(sizes)
@@ -478,8 +480,8 @@ def _double_descent(bench: _Bench) -> Outcome:
         ),
         _larger("log risk in alpha: peak - minimum before it", peak, dip, fewest),
         _larger("log risk in alpha: peak - far side", peak, far, fewest),
-        _larger("log risk in width: peak - narrower", worst_width, narrow, fewest),
-        _larger("log risk in width: peak - widest", worst_width, widest, fewest),
+        _larger("log risk in width: peak - narrower", worst_width, narrow, more[largest]),
+        _larger("log risk in width: peak - widest", worst_width, widest, more[largest]),
         Check(
             quantity="ridge 0+: place of the largest risk in alpha / interpolation threshold - 1",
             predicted=0.0,
