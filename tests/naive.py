@@ -1555,7 +1555,8 @@ def free_resolvents(x, k, a, s2):
     roots = np.linalg.eigvals(companion).astype(complex)
     g = np.take_along_axis(roots, np.argmax(roots.imag, axis=1)[:, np.newaxis], axis=1)[:, 0]
     for _ in range(2):
-        g = g - (((A * g + B) * g + C) * g + D) / ((3 * A * g + 2 * B) * g + C)
+        value, slope = ((A * g + B) * g + C) * g + D, (3 * A * g + 2 * B) * g + C
+        g = g - np.divide(value, slope, out=np.zeros_like(g), where=slope != 0)
     return g
 
 
@@ -1775,23 +1776,27 @@ def long_time(teacher, alpha, kappa, *, Delta=0.0, lam=0.0, points=41, low=1e-10
 
 
 def long_time_curve(teacher, s2, kappa, *, Delta=0.0, lam=0.0, points=41, n=64):
-    """All solutions with one sigma^2 > 0, whatever their alpha, by increasing tau; lam > 0."""
+    """All solutions with one sigma^2 > 0, whatever their alpha, by increasing tau."""
     law = FreeSum(teacher, s2, n)
     q = law.quantile(kappa)
 
     def excess(tau):
         state = long_time_integrals(law, tau, q)
-        return lam / tau - 1 + 4 * s2 * state["D"] / (state["risk"] + Delta)
+        shift = lam / tau if lam else 0.0
+        return shift - 1 + 4 * s2 * state["D"] / (state["risk"] + Delta)
 
     if lam >= law.top:
         return [long_time_state(law, q, lam, Delta, lam)]
-    grid = lam * np.exp(np.linspace(0, math.log(law.top / lam), points))
+    low = lam or 1e-8 * law.top
+    grid = low * np.exp(np.linspace(0, math.log(law.top / low), points))
     values = [excess(tau) for tau in grid]
     roots = [
         optimize.brentq(excess, grid[i], grid[i + 1], xtol=1e-15)
         for i in range(points - 1)
         if values[i] * values[i + 1] < 0
     ]
+    if lam == 0 and excess(0.0) <= 0:
+        roots = [0.0, *roots]
     return [long_time_state(law, q, tau, Delta, lam) for tau in roots]
 
 

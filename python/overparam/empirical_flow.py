@@ -25,7 +25,6 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
 
 from overparam import _blas, _check, _core, _run, spectra
 from overparam._core import Status
@@ -237,6 +236,14 @@ class FlowTrajectory(Trajectory):
     Notes
     -----
     Source: ``docs/papers/empirical_flow.md`` section 1.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.4, kappa=0.5, kappa_star=0.2)
+    >>> run = op.empirical_flow.simulate(problem, [0, 1], dim=10, lr=0.01, replicas=3)
+    >>> run.time_label, run.risk.shape
+    ('time t', (3, 2))
     """
 
     time_label: ClassVar[str] = "time t"
@@ -302,13 +309,20 @@ class LongTime(Point):
     trace: FloatArray = array_field("root")
     overlap: FloatArray = array_field("root")
     objective: FloatArray = array_field("root")
-    stable: BoolArray = array_field("root", dtype=np.bool_)
+    stable: BoolArray = array_field("root", sampled=False, dtype=np.bool_)
+
+    def _axes(self, name: str) -> tuple[str, ...]:
+        """Return the axis of a field: of replicas instead of solutions, none of their mean."""
+        axes = super()._axes(name)
+        if "root" not in axes:
+            return axes
+        return axes[:1] if np.ndim(getattr(self, name)) else ()
 
 
 # ---- long times: the static equations ------------------------------------------------------------
 
 # Points of each interval of a learned spectrum.
-_SPECTRUM_POINTS = 1001
+_SPECTRUM_POINTS = 2001
 
 _FIELDS = (
     "alpha",
@@ -497,9 +511,9 @@ def spectrum(problem: Problem, *, root: int = 0) -> Spectrum:
     Returns
     -------
     Spectrum
-        A curve for the eigenvalues > 0 with its edges, and an atom of mass 1 - rank at 0. The
-        lowest edge is the gap between them: that between 0 and the spectrum of a student of full
-        width kappa, and 0 for one whose rank is limited by the ridge only.
+        A curve for the eigenvalues > 0 with its edges, and an atom of mass 1 - rank at 0. Its
+        lowest edge is the gap between them, 0 if the ridge limits the rank and not the width.
+        Where the teacher is recovered exactly, its own spectrum.
 
     Raises
     ------
@@ -533,8 +547,8 @@ def spectrum(problem: Problem, *, root: int = 0) -> Spectrum:
     cut = tau
     if problem.kappa < 1.0 and rank >= problem.kappa * (1.0 - 1e-12):
         cut = max(tau, _upper_quantile(law, problem.kappa))
-    # Where the law has atoms, sigma2 = 0 and the student is the teacher.
-    learned = [(position - tau, mass) for position, mass in law.atoms if position > tau]
+    # Where sigma2 = 0 the student is the teacher.
+    learned = list(law.atoms)
     edges: list[float] = []
     grids: list[FloatArray] = []
     values: list[FloatArray] = []
@@ -547,7 +561,7 @@ def spectrum(problem: Problem, *, root: int = 0) -> Spectrum:
         grids.append(x - tau)
         values.append(law.density(x))
         edges += [start - tau, high - tau]
-    atoms = [(0.0, 1.0 - rank), *learned] if rank < 1.0 else learned
+    atoms = learned if solutions.sigma2[index] == 0.0 else [(0.0, 1.0 - rank)]
     return Spectrum(
         problem=problem,
         inputs={"root": index},
@@ -1046,7 +1060,8 @@ def simulate(
     max_steps : int
         Largest number of steps of the adaptive method.
     throw : bool
-        Raise `ConvergenceError` if all replicas fail; otherwise return what was computed.
+        Raise `ConvergenceError` if all replicas diverge, or if one reaches `max_steps`; otherwise
+        return what was computed.
     progress : bool or callable
         Show a bar, or call with the fraction done.
     checkpoint : path, optional
@@ -1067,7 +1082,8 @@ def simulate(
     MemoryError
         If the run would need more memory than is free.
     ConvergenceError
-        If all replicas fail; its ``result`` holds the trajectory until then.
+        If all replicas diverge, or one reaches `max_steps` or a tolerance that cannot be met; its
+        ``result`` holds the trajectories until then.
 
     Warns
     -----
@@ -1122,7 +1138,7 @@ def simulate(
     arrays: dict[str, NDArray[Any]] = {
         "values": np.full((replicas, len(times), recorded), np.nan),
         "ended": np.zeros(replicas, dtype=bool),
-        "failed": np.zeros(replicas, dtype=bool),
+        "status": np.full(replicas, Status.SUCCESS.value),
         "steps": np.zeros(replicas, dtype=np.int64),
         "gradients": np.zeros(replicas, dtype=np.int64),
     }
@@ -1157,7 +1173,7 @@ def simulate(
             if finished:
                 note(replica)
                 arrays["ended"][replica] = True
-                arrays["failed"][replica] = runs.pop(replica).status is not Status.SUCCESS
+                arrays["status"][replica] = runs.pop(replica).status.value
         return max(1, count)
 
     def fraction() -> float:
@@ -1174,6 +1190,10 @@ def simulate(
         # After an interruption the replicas before the first that was not done; or that one.
         shown = max(1, int(np.append(arrays["ended"], False).argmin()))
         values = arrays["values"][:shown]
+        diverged = arrays["status"][:shown] == Status.DIVERGED.value
+        stopped = arrays["status"][:shown][~diverged].tolist()
+        if status is Status.SUCCESS and any(stopped):
+            status = Status(max(stopped))
         risk, train_risk, trace, overlap = np.moveaxis(values[..., :4], 2, 0)
         return FlowTrajectory(
             problem=problem,
@@ -1194,7 +1214,7 @@ def simulate(
                 **experiment.sizes,
             },
             origin=make_origin(sequence),
-            diverged=arrays["failed"][:shown],
+            diverged=diverged,
             t=times,
             risk=risk,
             train_risk=train_risk,
@@ -1311,6 +1331,8 @@ def minimise(
     >>> found.stable, found.stats["converged"]
     (array([ True,  True,  True]), 3)
     """
+    from scipy.optimize import minimize
+
     sequence = _check.seed_sequence(seed)
     experiment = _experiment(problem, dim, sensing, teacher, sequence)
     replicas = _check.replicas(replicas)
@@ -1340,7 +1362,7 @@ def minimise(
         weights = network.start(attempt).ravel()
         # A line search that fails at rounding starts once more, without the old curvature.
         for _ in range(3):
-            found = optimize.minimize(
+            found = minimize(
                 objective,
                 weights,
                 jac=True,
