@@ -806,15 +806,10 @@ double arc_of_mass(double mass) {
     return newton(
         [mass](double angle) {
             const double sine = std::sin(angle);
-            // angle - sin cos without its cancellation
-            const double x = 2.0 * angle,
-                         small =
-                             x * x * x / 12.0 *
-                             (1.0 - x * x / 20.0 *
-                                        (1.0 - x * x / 42.0 *
-                                                   (1.0 - x * x / 72.0 * (1.0 - x * x / 110.0))));
-            const double arc = angle < 0.3 ? small : angle - sine * std::cos(angle);
-            return std::pair(arc / M_PI - mass, 2.0 * sine * sine / M_PI);
+            // By its closed form where that does not cancel.
+            const double above =
+                angle < 1.0 ? Arc(angle, angle).mass : (angle - sine * std::cos(angle)) / M_PI;
+            return std::pair(above - mass, 2.0 * sine * sine / M_PI);
         },
         0.0, M_PI, std::min(std::cbrt(1.5 * M_PI * mass), 0.5 * M_PI), 1e-15);
 }
@@ -1038,7 +1033,8 @@ double interpolation_threshold(double kappa, double ratio, double noise) {
         statics.widen(std::exp(log_s));
         return statics.unspent();
     };
-    double low = std::log(0.5 * noise), f_low = unspent(low), high = low, f_high = f_low;
+    double low = std::log(noise > 0.0 ? 0.5 * noise : spread.vanishing());
+    double f_low = unspent(low), high = low, f_high = f_low;
     while (f_high > 0.0 && high < 600.0) {
         low = high, f_low = f_high;
         high += 1.0;
