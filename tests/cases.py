@@ -447,7 +447,7 @@ def empirical_flow_room() -> Room:
                 ([math.nan], ValueError),
             ],
             "branch": name,
-            "root": [(-1, ValueError), (5, ValueError), (0.0, TypeError), (None, TypeError)],
+            "root": [(-2, ValueError), (5, ValueError), (0.0, TypeError), (None, TypeError)],
             "lr": [(0.0, ValueError), ([], ValueError), ([[0.1]], ValueError)],
             "sensing": name,
             "teacher": name,

@@ -110,7 +110,8 @@ def test_figure_has_labels_and_curves(name):
     assert_figure_is_labelled(verdict(name), legends=all)
 
 
-def test_threads_and_progress_change_nothing():
+def test_threads_and_progress_change_nothing(monkeypatch):
+    monkeypatch.setattr(sgd, "simulate", sgd_simulate)
     fractions = []
     alone = claims.get("sgd/conserved").run(threads=1, progress=fractions.append)
     assert [c.measured for c in alone.checks] == [c.measured for c in verdict("conserved").checks]

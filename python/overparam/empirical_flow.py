@@ -440,6 +440,7 @@ def long_time(problem: Problem, *, branch: str = "all", throw: bool = True) -> L
     began = time.perf_counter()
     law = _teacher(_problem(problem).teacher_law)
     branch = _check.choice("branch", branch, ("all", "stable", "largest"))
+    throw = _check.boolean("throw", throw)
     found = law.long_time(problem.alpha, problem.kappa, problem.noise_var, problem.ridge)
     kept: Any = slice(None)
     if branch == "stable":
@@ -496,6 +497,7 @@ def curve(problem: Problem, sigma2: ArrayLike, *, throw: bool = True) -> LongTim
         values = np.sort(_check.vector("sigma2", sigma2))
         if len(values) == 0 or values[0] <= 0:
             raise _check.bad("sigma2", "at least one value, all > 0", values)
+    throw = _check.boolean("throw", throw)
     found = law.curve(problem.kappa, problem.noise_var, problem.ridge, values)
     return conclude(_solutions(problem, found, began, {"sigma2": values}), throw)
 
