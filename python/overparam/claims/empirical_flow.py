@@ -2021,14 +2021,14 @@ CLAIMS = [
         statement="With infinitely many samples and no ridge the network approaches its limit like "
         "t^-3 if its width exceeds the number of the teacher's positive eigenvalues, and like 1/t "
         "if it does not, with constants in closed form.",
-        source=_source(", figure 13", "2.4, 6"),
+        source=_source(", figure 13", "3.5"),
         function=_Bench.claim(_oja_power_laws),
     ),
     Claim(
         id="empirical_flow/convergence",
         statement="The regularised loss converges exponentially if the threshold lies in a gap of "
         "the spectrum of teacher and noise, and like t^-3 if it lies in the bulk.",
-        source=_source(", figure 14", "3, 6"),
+        source=_source(", figure 14", "3.4, 6"),
         function=_Bench.claim(_convergence),
     ),
     Claim(
