@@ -37,7 +37,15 @@ from overparam.results import (
     record,
 )
 
-__all__ = ["FlowTrajectory", "Problem", "simulate", "stable_lr", "teacher_eigenvalues"]
+__all__ = [
+    "DmftTrajectory",
+    "FlowTrajectory",
+    "Problem",
+    "dmft",
+    "simulate",
+    "stable_lr",
+    "teacher_eigenvalues",
+]
 
 
 # ---- the problem and its results -----------------------------------------------------------------
@@ -566,3 +574,472 @@ def simulate(
         checkpoint=_run.Checkpoint(checkpoint, identity),
     )
     return conclude(result, throw)
+
+
+# ---- dynamical mean-field theory -----------------------------------------------------------------
+
+# Probe noise in the train risk, relative to it, from which on the user is warned.
+_PROBE_NOISE = 0.25
+# Names of kernels: in the core, in the result.
+_KERNELS = {
+    "correlation": "correlation",
+    "response": "response",
+    "memory": "memory",
+    "residual": "residual_correlation",
+}
+
+
+@record
+class DmftTrajectory(FlowTrajectory):
+    """Training curves and two-time kernels from dynamical mean-field theory.
+
+    Every quantity x comes with its standard error ``x_sem`` (NaN for one group of replicas).
+
+    Attributes
+    ----------
+    t, risk, train_risk, trace, overlap : (T,) array
+        As in `FlowTrajectory`.
+    risk_sem, train_risk_sem, trace_sem, overlap_sem : (T,) array
+        Their standard errors.
+    steps : (n + 1,) array of int
+        All steps of the run, 0 to n: rows and columns of the kernels.
+    step_times : (n + 1,) array
+        Their physical times.
+    correlation, correlation_sem : (n + 1, n + 1) array
+        C(t, s) = (2/d) tr (S_t - S*)(S_s - S*); its diagonal is the risk.
+    response, response_sem : (n + 1, n + 1) array
+        chi(t, s) = Tr dS_t/dJ_s / d^2 for a field J_s added to the gradient's matrix at step s;
+        strictly lower triangular.
+    memory, memory_sem : (n + 1, n + 1) array
+        M = (I - chi/alpha)^-1, unit lower triangular.
+    residual_correlation, residual_correlation_sem : (n + 1, n + 1) array
+        C_r = M (C + Delta) M^T, the correlation of residuals; its diagonal is the train risk.
+    memory_sum, memory_sum_sem : (n + 1,) array
+        sum_s M(t, s), which tends to c of `long_time` in a steady state.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=0.5, kappa_star=0.3)
+    >>> run = op.empirical_flow.dmft(problem, [0.0, 0.1, 0.2], lr=0.02, dim=20, replicas=4)
+    >>> run.memory.shape, run.steps[-1]
+    ((11, 11), np.int64(10))
+    """
+
+    risk_sem: FloatArray = array_field("time")
+    train_risk_sem: FloatArray = array_field("time")
+    trace_sem: FloatArray = array_field("time")
+    overlap_sem: FloatArray = array_field("time")
+    steps: NDArray[np.int64] = array_field("step", dtype=np.int64)
+    step_times: FloatArray = array_field("step")
+    correlation: FloatArray = array_field("step", "step_2")
+    correlation_sem: FloatArray = array_field("step", "step_2")
+    response: FloatArray = array_field("step", "step_2")
+    response_sem: FloatArray = array_field("step", "step_2")
+    memory: FloatArray = array_field("step", "step_2")
+    memory_sem: FloatArray = array_field("step", "step_2")
+    residual_correlation: FloatArray = array_field("step", "step_2")
+    residual_correlation_sem: FloatArray = array_field("step", "step_2")
+    memory_sum: FloatArray = array_field("step")
+    memory_sum_sem: FloatArray = array_field("step")
+
+
+class _Effective:
+    """A run of the effective process at one size of matrices: model, arrays, and what they give."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        dim: int,
+        *,
+        steps: int,
+        replicas: int,
+        groups: int,
+        probes: int,
+        momentum: float,
+        lr: FloatArray,
+        ridge: FloatArray,
+        teacher: str,
+        storage: str,
+        sequence: np.random.SeedSequence,
+    ) -> None:
+        given = problem.teacher_spectrum is not None
+        self.dim = dim
+        self.width = math.floor(problem.kappa * dim + 0.5)
+        teacher_width = 0 if given else math.floor(problem.kappa_star * dim + 0.5)
+        fixed = given or teacher == "quantile"
+        self.model = _core.EffectiveModel(
+            dim=dim,
+            width=self.width,
+            steps=steps,
+            replicas=replicas,
+            groups=groups,
+            probes=probes,
+            alpha=problem.alpha,
+            noise_var=problem.noise_var,
+            init_scale=problem.init_scale,
+            momentum=momentum,
+            lr=lr,
+            ridge=ridge,
+            teacher=teacher_eigenvalues(problem, dim) if fixed else np.empty(0),
+            teacher_width=teacher_width,
+            teacher_scale=problem.teacher_scale,
+            seed=_check.seed_word(sequence),
+        )
+        self.layout = self.model.layout(storage)
+        self.noise_var = problem.noise_var
+        self.arrays: dict[str, NDArray[Any]] = {}
+
+    @property
+    def nbytes(self) -> float:
+        """Memory that the run needs: its arrays, kernels of the result, working space."""
+        held = sum(
+            math.prod(shape) * np.dtype(kind).itemsize for kind, shape in self.layout.values()
+        )
+        groups, rows, _ = self.layout["memory"][1]
+        states = math.prod(self.layout["W"][1][1:3])
+        return float(held + 8 * (2 * groups + 20) * rows**2 + 40 * states * self.dim**2)
+
+    def start(self, threads: int) -> None:
+        self.arrays = {name: np.zeros(shape, kind) for name, (kind, shape) in self.layout.items()}
+        self.model.start(self.arrays, threads)
+
+    def fields(self, done: int, steps: NDArray[np.int64]) -> dict[str, FloatArray]:
+        """Return all quantities by group, NaN beyond the rows done at the requested steps."""
+        kernels = {
+            name: self.arrays[core][:, :done, :done].copy() for core, name in _KERNELS.items()
+        }
+        reached = steps[steps < done]
+
+        def at_times(values: FloatArray) -> FloatArray:
+            out = np.full((len(values), len(steps)), np.nan)
+            out[:, : len(reached)] = values[:, reached]
+            return out
+
+        def diagonal(kernel: FloatArray) -> FloatArray:
+            return at_times(np.diagonal(kernel, axis1=1, axis2=2))
+
+        return {
+            "risk": diagonal(kernels["correlation"]),
+            "train_risk": diagonal(kernels["residual_correlation"]),
+            "trace": at_times(self.arrays["trace"]),
+            "overlap": at_times(self.arrays["overlap"]),
+            **kernels,
+            "memory_sum": kernels["memory"].sum(axis=2),
+        }
+
+    def stein_deviation(self, done: int) -> float:
+        """Largest deviation between both sides of Stein's identity at the end, in units of one."""
+        last = self.layout["memory"][1][1] - 1
+        if done <= last or last == 0:
+            return math.nan
+        chi, L = (self.arrays[name].mean(axis=0) for name in ("response", "factor"))
+        expected = chi[last, :last] @ L[:last, :last]
+        measured = self.arrays["stein"].mean(axis=0)[:last]
+        largest = np.abs(expected).max()
+        return float(np.abs(measured - expected).max() / largest) if largest > 0.0 else 0.0
+
+
+def _probe_noise(fields: dict[str, FloatArray], reached: NDArray[np.int64], Delta: float) -> Any:
+    """Return what the noise of M adds to the train risk at the steps, relative to it."""
+    memory = fields["memory"][:, reached]
+    groups = len(memory)
+    if groups < 2:
+        return np.zeros(len(reached))
+    deviation = memory - memory.mean(axis=0)
+    kernel = fields["correlation"].mean(axis=0) + Delta
+    variance = np.einsum("gts,gts->t", deviation @ kernel, deviation) / (groups - 1)
+    train = np.diagonal(fields["residual_correlation"].mean(axis=0))[reached]
+    return variance / train
+
+
+def _smaller_size(problem: Problem, dim: int) -> int:
+    """Return the size near dim/2 at which width and teacher are rounded least."""
+
+    def rounding(size: int) -> float:
+        return abs(math.floor(problem.kappa * size + 0.5) / size - problem.kappa)
+
+    near = range(max(1, math.ceil(0.4 * dim)), max(1, math.floor(0.6 * dim)) + 1)
+    return min(near, key=lambda size: (round(rounding(size), 9), abs(2 * size - dim)))
+
+
+def dmft(
+    problem: Problem,
+    t: ArrayLike,
+    *,
+    lr: float | Sequence[float] | FloatArray,
+    dim: int = 100,
+    replicas: int = 8,
+    groups: int | None = None,
+    probes: int = 1,
+    teacher: str = "quantile",
+    ridge: Sequence[float] | FloatArray | None = None,
+    momentum: float = 0.0,
+    storage: str = "float64",
+    extrapolate: bool = False,
+    seed: int | np.random.SeedSequence | None = 0,
+    threads: int | None = None,
+    throw: bool = True,
+    progress: bool | Callable[[float], object] = False,
+    checkpoint: PathLike | None = None,
+) -> DmftTrajectory:
+    """Solve the equations of dynamical mean-field theory, exact in discrete time.
+
+    They describe gradient descent in the limit of high dimension. The kernels are built row by
+    row from an effective process in matrices of size `dim`, without iteration.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    t : (T,) array
+        Physical times, learning rate times steps: multiples of `lr`.
+    lr : float or sequence of float
+        The learning rate. A sequence gives that of each step, and `t` is then among its partial
+        sums.
+    dim : int
+        Size of the matrices of the effective process. The bias of all results is of order 1/dim.
+    replicas : int
+        Copies of the effective process.
+    groups : int, optional
+        The replicas of a group share kernels, and groups are independent: results are means over
+        the groups, with standard errors between them. Must divide `replicas`; default: the
+        largest divisor up to 4. With one group there are no standard errors.
+    probes : int
+        Random directions per replica in which the response is measured.
+    teacher : {"quantile", "random"}
+        "quantile": the teacher's eigenvalues are `teacher_eigenvalues`, the same for all replicas.
+        "random": S* = a G G^T/m*, drawn for each. Both are the former for a problem with a
+        `teacher_spectrum`.
+    ridge : sequence of float, optional
+        The ridge of each step, instead of the problem's; the last one repeats.
+    momentum : float
+        Of the heavy ball: this fraction, in [0, 1), of the last change of the weights is added
+        to the next.
+    storage : {"float64", "float32"}
+        Precision in which the history is kept; sums are accumulated in double precision.
+    extrapolate : bool
+        Run at about half of `dim`, too, and extrapolate all results in 1/dim to infinite size.
+    seed : int, SeedSequence or None
+        None draws fresh entropy; what was used is in ``origin``.
+    threads : int, optional
+        Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
+        result depends on it.
+    throw : bool
+        Raise `ConvergenceError` if the kernels stop being finite; otherwise return what is.
+    progress : bool or callable
+        Show a bar, or call with the fraction done.
+    checkpoint : path, optional
+        A file from which the same call continues after an interruption, to the same bits. It is
+        as large as the history.
+
+    Returns
+    -------
+    DmftTrajectory
+        ``stats`` has "m", "memory_gib", "stein_deviation" (largest deviation from Stein's identity
+        for the last row of the response, relative to its largest entry) and "probe_noise" (largest
+        share of the train risk that comes from noise of the measured response).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    MemoryError
+        If the history would need more memory than is free.
+    ConvergenceError
+        If the kernels stop being finite; its ``result`` holds all rows before.
+
+    Warns
+    -----
+    UserWarning
+        If a learning rate is above `stable_lr`, or noise of the measured response makes up much
+        of the train risk.
+
+    Notes
+    -----
+    Step t costs about (6 + 4 K) d^2 min(d, m) operations and one pass over (2 + K) t d^2/2 stored
+    numbers for each replica, K = `probes`. Source: ``docs/papers/empirical_flow.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=0.5, kappa_star=0.3, ridge=0.1)
+    >>> run = op.empirical_flow.dmft(problem, [0.0, 1.0, 2.0], lr=0.05, dim=20)
+    >>> bool((run.risk[1:] < run.risk[0]).all()), run.response[0, 1]
+    (True, np.float64(0.0))
+    """
+    _problem(problem)
+    times = _check.times("t", t)
+    rates, steps = _clock(lr, times)
+    dim = _check.integer("dim", dim, minimum=2)
+    replicas = _check.replicas(replicas)
+    if groups is None:
+        groups = max(count for count in range(1, min(4, replicas) + 1) if replicas % count == 0)
+    groups = _check.integer("groups", groups, minimum=1)
+    if replicas % groups:
+        raise _check.bad("groups", f"a divisor of replicas, {replicas}", groups)
+    probes = _check.integer("probes", probes, minimum=1)
+    teacher = _check.choice("teacher", teacher, ("quantile", "random"))
+    ridges = np.array([problem.ridge]) if ridge is None else _check.vector("ridge", ridge)
+    if len(ridges) == 0 or not (ridges >= 0.0).all():
+        raise _check.bad("ridge", "None or a sequence of numbers >= 0", ridges)
+    momentum = _check.real("momentum", momentum, minimum=0.0, maximum=1.0, strict_maximum=True)
+    storage = _check.choice("storage", storage, ("float64", "float32"))
+    extrapolate = _check.boolean("extrapolate", extrapolate)
+    sequence = _check.seed_sequence(seed)
+    workers = _check.threads(threads)
+    throw = _check.boolean("throw", throw)
+    sizes = [_smaller_size(problem, dim), dim] if extrapolate else [dim]
+    for size in sizes:
+        _check_sizes(problem, size)
+    total = int(steps[-1]) + 1
+    runs = [
+        _Effective(
+            problem,
+            size,
+            steps=total - 1,
+            replicas=replicas,
+            groups=groups,
+            probes=probes,
+            momentum=momentum,
+            lr=rates,
+            ridge=ridges,
+            teacher=teacher,
+            storage=storage,
+            sequence=sequence,
+        )
+        for size in sizes
+    ]
+    nbytes = sum(run.nbytes for run in runs)
+    fraction = _check.available_memory() / nbytes
+    _check.memory(
+        nbytes,
+        "the history",
+        f"the steps to t (about {int(fraction * total)} fit), dim (about "
+        f"{int(math.sqrt(fraction) * dim)} fits), replicas or probes, or take storage='float32'",
+    )
+    if rates.max() > stable_lr(problem):
+        warnings.warn(
+            f"lr must be below about {stable_lr(problem):.3g} for gradient descent to be stable, "
+            f"but was {rates.max():g}",
+            UserWarning,
+            stacklevel=2,
+        )
+    for run in runs:
+        run.start(workers)
+    arrays = {f"{run.dim}/{name}": array for run in runs for name, array in run.arrays.items()}
+    grid = (
+        rates[0] * np.arange(total)
+        if len(rates) == 1
+        else np.concatenate([[0.0], np.cumsum(rates)])[:total]
+    )
+
+    def advance(done: int, budget: int) -> int:
+        run, first = runs[done // total], done % total
+        with _blas.one_thread():
+            return run.model.advance(run.arrays, first, min(budget, total - first), workers)
+
+    def build(status: Status, stats: dict[str, float]) -> DmftTrajectory:
+        units = int(stats.pop("steps"))
+        if status is Status.SUCCESS and units < len(runs) * total:
+            status = Status.DIVERGED
+        rows = max(0, units - (len(runs) - 1) * total)
+        final = runs[-1].fields(rows, steps)
+        quantities, extra = final, {}
+        if extrapolate:
+            weight = sizes[1] / (sizes[1] - sizes[0])
+            coarse = runs[0].fields(rows, steps)
+            quantities = {
+                name: weight * values + (1.0 - weight) * coarse[name]
+                for name, values in final.items()
+            }
+            extra = {"dim_coarse": sizes[0]}
+        noise = _probe_noise(final, steps[steps < rows], problem.noise_var)
+        mean = {name: values.mean(axis=0) for name, values in quantities.items()}
+        errors = {
+            f"{name}_sem": np.std(values, axis=0, ddof=1) / math.sqrt(groups)
+            if groups > 1
+            else np.full(values.shape[1:], np.nan)
+            for name, values in quantities.items()
+        }
+        result = DmftTrajectory(
+            problem=problem,
+            inputs={
+                "dim": dim,
+                "lr": rates if len(rates) > 1 else rates[0],
+                "ridge": ridges if len(ridges) > 1 else ridges[0],
+                "momentum": momentum,
+                "replicas": replicas,
+                "groups": groups,
+                "probes": probes,
+                "teacher": teacher,
+                "storage": storage,
+                "extrapolate": extrapolate,
+            },
+            method="dmft",
+            status=status,
+            stats={
+                **stats,
+                "steps": rows,
+                "threads": workers,
+                "m": runs[-1].width,
+                "memory_gib": nbytes / 2**30,
+                "stein_deviation": runs[-1].stein_deviation(rows),
+                "probe_noise": float(noise.max(initial=0.0)),
+                **extra,
+            },
+            origin=make_origin(sequence),
+            t=times,
+            steps=np.arange(rows),
+            step_times=grid[:rows],
+            **mean,
+            **errors,
+        )
+        if noise.max(initial=0.0) > _PROBE_NOISE:
+            worst = int(np.argmax(noise))
+            warnings.warn(
+                f"noise of the measured response makes up {noise[worst]:.0%} of the train risk of "
+                f"a group at t = {times[worst]:g}; take more replicas, fewer groups, more probes "
+                "or a larger dim",
+                UserWarning,
+                stacklevel=4,
+            )
+        return result
+
+    identity = _run.fingerprint(
+        problem,
+        function="empirical_flow.dmft",
+        t=times,
+        lr=rates,
+        ridge=ridges,
+        sizes=sizes,
+        replicas=replicas,
+        groups=groups,
+        probes=probes,
+        teacher=teacher,
+        momentum=momentum,
+        storage=storage,
+        seed=sequence,
+    )
+    result = _run.drive(
+        len(runs) * total,
+        arrays,
+        advance,
+        build,
+        progress=progress,
+        label="empirical_flow.dmft",
+        checkpoint=_run.Checkpoint(checkpoint, identity),
+    )
+    return conclude(result, throw)
+
+
+def _check_sizes(problem: Problem, dim: int) -> None:
+    """Refuse matrices so small that student or teacher would have no column."""
+    names = ["kappa"] if problem.teacher_spectrum is not None else ["kappa", "kappa_star"]
+    for name in names:
+        if getattr(problem, name) * dim < 0.5:
+            raise _check.bad(name, f"at least 1/{2 * dim} at dim = {dim}", getattr(problem, name))

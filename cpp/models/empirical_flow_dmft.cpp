@@ -1,0 +1,474 @@
+#include <Eigen/Dense>
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "base/blas.hpp"
+#include "base/rng.hpp"
+#include "base/simd.hpp"
+#include "base/threads.hpp"
+#include "models/empirical_flow.hpp"
+
+namespace overparam::empirical_flow {
+
+namespace {
+
+using Eigen::Map;
+using Eigen::MatrixXd;
+
+constexpr double SQRT2 = 1.41421356237309504880;
+constexpr std::uint64_t SIGN = 0x8000000000000000ULL;
+// Entries whose signs are in one pack of words: bit 63 - v of lane l is that of entry 8 v + l.
+constexpr Index SIGNED = 64 * LANES;
+// Diagonal that is added to the covariance of the noise, relative to its first entry.
+constexpr double JITTER = 1e-9;
+
+inline Words load_words(const std::uint64_t* p) {
+    Words w;
+    std::memcpy(&w, p, sizeof w);
+    return w;
+}
+
+// sum += coefficients . rows, for `count` rows of `size` entries one after the other, and
+// dots[s] = <row s, x>. Several rows at a time: sum and x stay in the first cache.
+template <Index ROWS, bool DOTS, bool SUM, class Real, class Other>
+void scan_rows(const Real* rows, Index size, const Other* x, const double* coefficients,
+               double* dots, double* sum_of) {
+    Lanes total[ROWS], factor[ROWS];
+    for (Index i = 0; i < ROWS; ++i) {
+        total[i] = lanes(0.0);
+        factor[i] = lanes(SUM ? coefficients[i] : 0.0);
+    }
+    for (Index e = 0; e < size; e += LANES) {
+        Lanes other = lanes(0.0), added = lanes(0.0);
+        if (DOTS) other = load(x + e);
+        if (SUM) added = load(sum_of + e);
+        for (Index i = 0; i < ROWS; ++i) {
+            const Lanes row = load(rows + i * size + e);
+            if (DOTS) total[i] += row * other;
+            if (SUM) added += factor[i] * row;
+        }
+        if (SUM) store(sum_of + e, added);
+    }
+    if (DOTS) {
+        for (Index i = 0; i < ROWS; ++i) dots[i] = sum(total[i]);
+    }
+}
+
+template <bool DOTS, bool SUM, class Real, class Other>
+void scan(const Real* rows, Index count, Index size, const Other* x, const double* coefficients,
+          double* dots, double* sum_of) {
+    constexpr Index ROWS = 4;
+    Index s = 0;
+    for (; s + ROWS <= count; s += ROWS) {
+        scan_rows<ROWS, DOTS, SUM>(rows + s * size, size, x, SUM ? coefficients + s : nullptr,
+                                   DOTS ? dots + s : nullptr, sum_of);
+    }
+    for (; s < count; ++s) {
+        scan_rows<1, DOTS, SUM>(rows + s * size, size, x, SUM ? coefficients + s : nullptr,
+                                DOTS ? dots + s : nullptr, sum_of);
+    }
+}
+
+// dots[i] = sum of +-x with the signs of row i.
+template <Index ROWS>
+void signed_sums(const std::uint64_t* signs, Index count, const double* x, double* dots) {
+    Lanes total[ROWS];
+    for (Index i = 0; i < ROWS; ++i) total[i] = lanes(0.0);
+    const Words mask = words(SIGN);
+    for (Index w = 0; w < count; w += LANES, x += SIGNED) {
+        Words bits[ROWS];
+        for (Index i = 0; i < ROWS; ++i) bits[i] = load_words(signs + i * count + w);
+        for (Index v = 0; v < SIGNED; v += LANES) {
+            const Words value = as_words(load(x + v));
+            for (Index i = 0; i < ROWS; ++i) {
+                total[i] += as_lanes(value ^ (bits[i] & mask));
+                bits[i] = bits[i] << 1;
+            }
+        }
+    }
+    for (Index i = 0; i < ROWS; ++i) dots[i] = sum(total[i]);
+}
+
+// The lower triangle by columns, off the diagonal times sqrt 2.
+void pack(const double* S, Index d, double* packed) {
+    for (Index j = 0; j < d; ++j) {
+        const double* column = S + j * d;
+        *packed++ = column[j];
+        for (Index i = j + 1; i < d; ++i) *packed++ = SQRT2 * column[i];
+    }
+}
+
+void unpack(const double* packed, Index d, double* S) {
+    for (Index j = 0; j < d; ++j) {
+        S[j * d + j] = *packed++;
+        for (Index i = j + 1; i < d; ++i) S[j * d + i] = S[i * d + j] = *packed++ / SQRT2;
+    }
+}
+
+template <class Real>
+class EffectiveRun {
+  public:
+    EffectiveRun(const EffectiveModel& model, const EffectiveState<Real>& state, int threads)
+        : e_(model),
+          s_(state),
+          threads_(threads),
+          d_(static_cast<int>(model.d)),
+          columns_(static_cast<int>(model.columns())),
+          rows_(model.steps + 1),
+          padded_(model.blocks() * model.block()),
+          signed_(model.words() / LANES * SIGNED),
+          states_(model.replicas * (1 + model.probes)),
+          weights_(model.d * model.columns()),
+          noise_(rng::stream_key(model.seed, rng::Purpose::FIELDS)),
+          probe_(rng::stream_key(model.seed, rng::Purpose::PROBES)) {
+        const double d = static_cast<double>(e_.d);
+        spread_ = std::sqrt(2.0 / d);
+    }
+
+    void start() {
+        const Index d = e_.d, m = e_.m, normals = 2 * LANES;
+        const auto draw = [&](rng::Purpose purpose, Index replica, Index width) {
+            const Index packs = (d * width + normals - 1) / normals;
+            std::vector<double> drawn(packs * normals);
+            rng::fill_normals(rng::stream_key(e_.seed, purpose), 0,
+                              static_cast<std::uint64_t>(replica), packs, drawn.data());
+            return MatrixXd(Map<const MatrixXd>(drawn.data(), d, width));
+        };
+        parallel_for(e_.replicas, threads_, [&](Index r) {
+            MatrixXd W = draw(rng::Purpose::STUDENT, r, m) * e_.init_scale /
+                         std::sqrt(static_cast<double>(m));
+            if (m > d) {
+                const Eigen::HouseholderQR<MatrixXd> qr(W.transpose());
+                W = qr.matrixQR().topRows(d).template triangularView<Eigen::Upper>().transpose();
+            }
+            for (Index parity = 0; parity < 2; ++parity) {
+                std::copy_n(W.data(), weights_, weights(parity, r * (1 + e_.probes)));
+            }
+            MatrixXd S = MatrixXd::Zero(d, d);
+            if (!e_.teacher.empty()) {
+                for (Index i = 0; i < d; ++i) S(i, i) = e_.teacher[i];
+            } else {
+                const MatrixXd G = draw(rng::Purpose::TEACHER, r, e_.teacher_width);
+                blas::gemm_nt(d_, d_, static_cast<int>(e_.teacher_width),
+                              e_.teacher_scale / static_cast<double>(e_.teacher_width), G.data(),
+                              G.data(), 0.0, S.data());
+            }
+            pack(S.data(), d, s_.teacher + r * padded_);
+        });
+    }
+
+    Index advance(Index first, Index count) {
+        matrices_.resize(states_ * 2 * e_.d * e_.d);
+        packed_.assign(states_ * signed_, 0.0);
+        forces_.assign(states_ * signed_, 0.0);
+        responses_.resize(states_ * rows_);
+        products_.resize(e_.replicas * e_.blocks() * rows_);
+        observed_.resize(e_.replicas * 2);
+        for (Index done = 0; done < count; ++done) {
+            const Index t = first + done;
+            parallel_for(states_, threads_, [&](Index i) { measure(t, i); });
+            bool finite = true;
+            for (Index g = 0; g < e_.groups; ++g) finite = respond(t, g) && finite;
+            if (!finite) return done;
+            const Index pieces = e_.replicas * e_.blocks();
+            parallel_for(pieces, threads_, [&](Index i) { remember(t, i); });
+            std::vector<char> fine(e_.groups);
+            parallel_for(e_.groups, threads_, [&](Index g) { fine[g] = correlate(t, g); });
+            if (std::find(fine.begin(), fine.end(), 0) != fine.end()) return done;
+            if (t == e_.steps) {
+                parallel_for(pieces, threads_, [&](Index i) { project(i); });
+                for (Index g = 0; g < e_.groups; ++g) check(g);
+            } else {
+                parallel_for(pieces, threads_, [&](Index i) { disturb(t, i); });
+                parallel_for(states_, threads_, [&](Index i) { step(t, i); });
+            }
+        }
+        return count;
+    }
+
+  private:
+    Index replica(Index state) const { return state / (1 + e_.probes); }
+    Index group(Index replica) const { return replica / e_.group_size(); }
+    double* weights(Index parity, Index state) const {
+        return s_.W + ((parity & 1) * states_ + state) * weights_;
+    }
+    double* kernel(double* kernels, Index g, Index row) const {
+        return kernels + (g * rows_ + row) * rows_;
+    }
+    // The history of a block of entries, of the n-th matrix.
+    Real* history(Real* all, Index n, Index block) const {
+        return all + (n * e_.blocks() + block) * rows_ * e_.block();
+    }
+    Index tangent(Index state) const { return replica(state) * e_.probes + probe(state); }
+    Index probe(Index state) const { return state % (1 + e_.probes) - 1; }
+    std::uint64_t* signs(Index tangent, Index t) const {
+        return s_.signs + (tangent * e_.steps + t) * e_.words();
+    }
+    double rate(Index t) const { return e_.lr[std::min(t, static_cast<Index>(e_.lr.size()) - 1)]; }
+    double ridge(Index t) const {
+        return e_.ridge[std::min(t, static_cast<Index>(e_.ridge.size()) - 1)];
+    }
+
+    // S_t - S* or dS_t into the history, with what is read from them.
+    void measure(Index t, Index state) {
+        const Index d = e_.d;
+        double *S = matrices_.data() + state * 2 * d * d,
+               *packed = packed_.data() + state * signed_;
+        const double* W = weights(t, state - probe(state) - 1);
+        const double* tangents = weights(t, state);
+        blas::gemm_nt(d_, d_, columns_, 1.0, tangents, W, 0.0, S);
+        if (probe(state) < 0) {
+            const Index r = replica(state);
+            pack(S, d, packed);
+            const double* teacher = s_.teacher + r * padded_;
+            double trace = 0.0, overlap = 0.0;
+            for (Index i = 0; i < d; ++i) trace += S[i * d + i];
+            for (Index e = 0; e < e_.entries(); ++e) {
+                overlap += packed[e] * teacher[e];
+                packed[e] -= teacher[e];
+            }
+            observed_[2 * r] = trace / static_cast<double>(d);
+            observed_[2 * r + 1] = overlap / static_cast<double>(d);
+            record(packed, s_.error, r, t);
+            return;
+        }
+        for (Index j = 0; j < d; ++j) {
+            for (Index i = j; i < d; ++i) S[j * d + i] += S[i * d + j];
+        }
+        pack(S, d, packed);
+        record(packed, s_.tangent, tangent(state), t);
+        constexpr Index ROWS = 4;
+        double* dots = responses_.data() + state * rows_;
+        Index s = 0;
+        for (; s + ROWS <= t; s += ROWS) {
+            signed_sums<ROWS>(signs(tangent(state), s), e_.words(), packed, dots + s);
+        }
+        for (; s < t; ++s) signed_sums<1>(signs(tangent(state), s), e_.words(), packed, dots + s);
+    }
+
+    void record(const double* packed, Real* all, Index n, Index t) const {
+        for (Index b = 0; b < e_.blocks(); ++b) {
+            std::copy_n(packed + b * e_.block(), e_.block(), history(all, n, b) + t * e_.block());
+        }
+    }
+
+    // Rows t of chi and M.
+    bool respond(Index t, Index g) {
+        const double d = static_cast<double>(e_.d);
+        double *chi = kernel(s_.response, g, t), *M = kernel(s_.memory, g, t);
+        const Index size = e_.group_size();
+        std::fill_n(chi, rows_, 0.0);
+        double trace = 0.0, overlap = 0.0, exact = 0.0;
+        for (Index r = g * size; r < (g + 1) * size; ++r) {
+            for (Index k = 0; k < e_.probes; ++k) {
+                const double* dots = responses_.data() + (r * (1 + e_.probes) + 1 + k) * rows_;
+                for (Index s = 0; s + 1 < t; ++s) chi[s] += dots[s];
+            }
+            exact += s_.subdiagonal[r];
+            trace += observed_[2 * r];
+            overlap += observed_[2 * r + 1];
+        }
+        const double n = static_cast<double>(size);
+        const double scale = spread_ / (2.0 * d * n * static_cast<double>(e_.probes));
+        for (Index s = 0; s + 1 < t; ++s) chi[s] *= scale;
+        if (t > 0) chi[t - 1] = exact / n;
+        s_.trace[g * rows_ + t] = trace / n;
+        s_.overlap[g * rows_ + t] = overlap / n;
+        std::fill_n(M, rows_, 0.0);
+        for (Index u = 0; u < t; ++u) {
+            const double weight = chi[u] / e_.alpha;
+            const double* row = kernel(s_.memory, g, u);
+            for (Index s = 0; s <= u; ++s) M[s] += weight * row[s];
+        }
+        M[t] = 1.0;
+        double total = 0.0;
+        for (Index s = 0; s <= t; ++s) total += M[s];
+        return std::isfinite(total);
+    }
+
+    // Products of S_t - S* with the past, and the sums over the past in B and dB.
+    void remember(Index t, Index piece) {
+        const Index r = piece / e_.blocks(), b = piece % e_.blocks(), size = e_.block();
+        const double* M = kernel(s_.memory, group(r), t);
+        const Index first = r * (1 + e_.probes);
+        const Real* errors = history(s_.error, r, b);
+        double* sum_of = forces_.data() + first * signed_ + b * size;
+        std::fill_n(sum_of, size, 0.0);
+        scan<true, true>(errors, t + 1, size, errors + t * size, M,
+                         products_.data() + piece * rows_, sum_of);
+        if (t == e_.steps) return;
+        for (Index k = 0; k < e_.probes; ++k) {
+            double* dB = forces_.data() + (first + 1 + k) * signed_ + b * size;
+            std::fill_n(dB, size, 0.0);
+            scan<false, true>(history(s_.tangent, r * e_.probes + k, b), t + 1, size,
+                              static_cast<const Real*>(nullptr), M, static_cast<double*>(nullptr),
+                              dB);
+        }
+    }
+
+    // Rows t of C, C_r and of the Cholesky factor of C_r/(4 alpha).
+    bool correlate(Index t, Index g) {
+        const double d = static_cast<double>(e_.d);
+        const Index size = e_.group_size();
+        double *C = kernel(s_.correlation, g, t), *residual = kernel(s_.residual, g, t);
+        std::fill_n(C, t + 1, 0.0);
+        for (Index piece = g * size * e_.blocks(); piece < (g + 1) * size * e_.blocks(); ++piece) {
+            const double* dots = products_.data() + piece * rows_;
+            for (Index s = 0; s <= t; ++s) C[s] += dots[s];
+        }
+        for (Index s = 0; s <= t; ++s) {
+            C[s] *= 2.0 / (d * static_cast<double>(size));
+            kernel(s_.correlation, g, s)[t] = C[s];
+        }
+        using Vector = Eigen::VectorXd;
+        const auto row = [](const double* from, Index count) {
+            return Map<const Vector>(from, count);
+        };
+        const auto M = row(kernel(s_.memory, g, t), t + 1);
+        Vector filtered(t + 1);
+        const double noise = e_.noise_var * M.sum();
+        for (Index u = 0; u <= t; ++u) {
+            filtered(u) = row(kernel(s_.correlation, g, u), t + 1).dot(M) + noise;
+        }
+        for (Index s = 0; s <= t; ++s) {
+            residual[s] = row(kernel(s_.memory, g, s), s + 1).dot(filtered.head(s + 1));
+            kernel(s_.residual, g, s)[t] = residual[s];
+        }
+        if (!row(residual, t + 1).allFinite()) return false;
+        if (t == e_.steps) return true;
+        double* L = kernel(s_.factor, g, t);
+        std::fill_n(L, rows_, 0.0);
+        const double floor = JITTER * *kernel(s_.residual, g, 0) / (4.0 * e_.alpha);
+        if (floor == 0.0) return true;
+        double rest = residual[t] / (4.0 * e_.alpha) + floor;
+        for (Index s = 0; s < t; ++s) {
+            const double* other = kernel(s_.factor, g, s);
+            L[s] = (residual[s] / (4.0 * e_.alpha) - row(other, s).dot(row(L, s))) / other[s];
+            rest -= L[s] * L[s];
+        }
+        L[t] = std::sqrt(std::max(rest, floor));
+        return true;
+    }
+
+    // Adds the noise of step t to B.
+    void disturb(Index t, Index piece) {
+        const Index r = piece / e_.blocks(), b = piece % e_.blocks(), size = e_.block();
+        Real* normals = history(s_.noise, r, b);
+        double drawn[512];
+        rng::fill_normals(noise_, static_cast<std::uint64_t>(t), static_cast<std::uint64_t>(r),
+                          size / (2 * LANES), drawn, static_cast<std::uint64_t>(b * size / 2));
+        std::copy_n(drawn, size, normals + t * size);
+        std::vector<double> L(t + 1);
+        const double* factor = kernel(s_.factor, group(r), t);
+        for (Index s = 0; s <= t; ++s) L[s] = spread_ * factor[s];
+        scan<false, true>(normals, t + 1, size, static_cast<const Real*>(nullptr), L.data(),
+                          static_cast<double*>(nullptr),
+                          forces_.data() + r * (1 + e_.probes) * signed_ + b * size);
+    }
+
+    // W_(t+1) or dW_(t+1).
+    void step(Index t, Index state) {
+        const Index d = e_.d, student = state - probe(state) - 1;
+        double *B = matrices_.data() + state * 2 * d * d, *dB = B + d * d;
+        unpack(forces_.data() + student * signed_, d, B);
+        for (Index i = 0; i < d; ++i) B[i * d + i] += ridge(t);
+        const double *W = weights(t, student), *now = weights(t, state);
+        double* next = weights(t + 1, state);  // until now it holds what was before `now`
+        for (Index i = 0; i < weights_; ++i) {
+            next[i] = now[i] + e_.momentum * (now[i] - next[i]);
+        }
+        blas::gemm(d_, columns_, d_, -rate(t), B, now, 1.0, next);
+        if (probe(state) < 0) {
+            double product = 0.0;
+            for (Index i = 0; i < weights_; ++i) product += W[i] * next[i];
+            const double n = static_cast<double>(d);
+            s_.subdiagonal[replica(state)] = -rate(t) * product * (n + 1.0) / (n * n);
+            return;
+        }
+        double* packed = forces_.data() + state * signed_;
+        shake(t, tangent(state), packed);
+        unpack(packed, d, dB);
+        blas::gemm(d_, columns_, d_, -rate(t), dB, W, 1.0, next);
+    }
+
+    // Draws the probe of step t and adds it.
+    void shake(Index t, Index tangent, double* packed) {
+        std::uint64_t* bits = signs(tangent, t);
+        for (Index w = 0; w < e_.words(); w += 2 * LANES) {
+            const rng::Block block = rng::draw(
+                probe_, rng::lane_numbers() + static_cast<std::uint64_t>(w / 2),
+                static_cast<std::uint64_t>(t), words(static_cast<std::uint64_t>(tangent)));
+            const Words pair[2] = {(block.w0 << 32) | (block.w1 & 0xffffffffULL),
+                                   (block.w2 << 32) | (block.w3 & 0xffffffffULL)};
+            for (Index half = 0; half < 2 && w + half * LANES < e_.words(); ++half) {
+                std::memcpy(bits + w + half * LANES, &pair[half], sizeof pair[half]);
+            }
+        }
+        const Words size = as_words(lanes(spread_));
+        for (Index w = 0; w < e_.words(); w += LANES) {
+            Words word = load_words(bits + w);
+            for (Index v = 0; v < SIGNED; v += LANES, packed += LANES) {
+                store(packed, load(packed) + as_lanes(size ^ (word & SIGN)));
+                word = word << 1;
+            }
+        }
+    }
+
+    // Products of the normals of all times with S_T - S_0.
+    void project(Index piece) {
+        const Index r = piece / e_.blocks(), b = piece % e_.blocks(), size = e_.block();
+        const Real* errors = history(s_.error, r, b);
+        double change[512];
+        for (Index e = 0; e < size; ++e) {
+            change[e] = static_cast<double>(errors[e_.steps * size + e]) - errors[e];
+        }
+        scan<true, false>(history(s_.noise, r, b), e_.steps, size,
+                          static_cast<const double*>(change), static_cast<const double*>(nullptr),
+                          products_.data() + piece * rows_, static_cast<double*>(nullptr));
+    }
+
+    void check(Index g) {
+        const Index size = e_.group_size();
+        double* stein = s_.stein + g * rows_;
+        std::fill_n(stein, rows_, 0.0);
+        for (Index piece = g * size * e_.blocks(); piece < (g + 1) * size * e_.blocks(); ++piece) {
+            const double* dots = products_.data() + piece * rows_;
+            for (Index u = 0; u < e_.steps; ++u) stein[u] += dots[u];
+        }
+        const double scale = spread_ / (2.0 * static_cast<double>(e_.d * size));
+        for (Index u = 0; u < e_.steps; ++u) stein[u] *= scale;
+    }
+
+    const EffectiveModel& e_;
+    const EffectiveState<Real>& s_;
+    const int threads_, d_, columns_;
+    // Rows of the kernels; lengths of packed matrices; students with tangents; entries of W.
+    const Index rows_, padded_, signed_, states_, weights_;
+    const rng::Key noise_, probe_;
+    double spread_;  // standard deviation of an entry of a packed GOE
+    std::vector<double> matrices_, packed_, forces_, responses_, products_, observed_;
+};
+
+}  // namespace
+
+template <class Real>
+void effective_start(const EffectiveModel& model, const EffectiveState<Real>& state, int threads) {
+    EffectiveRun<Real>(model, state, threads).start();
+}
+
+template <class Real>
+Index effective_advance(const EffectiveModel& model, const EffectiveState<Real>& state, Index first,
+                        Index count, int threads) {
+    return EffectiveRun<Real>(model, state, threads).advance(first, count);
+}
+
+template void effective_start(const EffectiveModel&, const EffectiveState<double>&, int);
+template void effective_start(const EffectiveModel&, const EffectiveState<float>&, int);
+template Index effective_advance(const EffectiveModel&, const EffectiveState<double>&, Index, Index,
+                                 int);
+template Index effective_advance(const EffectiveModel&, const EffectiveState<float>&, Index, Index,
+                                 int);
+
+}  // namespace overparam::empirical_flow
