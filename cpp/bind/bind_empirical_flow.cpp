@@ -174,9 +174,9 @@ std::map<std::string, std::pair<std::string, std::vector<Index>>> effective_layo
     const std::vector<Index> square = {G, rows, rows}, line = {G, rows};
     return {{"W", {"float64", {2, R, 1 + K, e.d * e.columns()}}},
             {"subdiagonal", {"float64", {R}}},
-            {"error", {storage, {R, e.blocks(), rows, e.block()}}},
-            {"noise", {storage, {R, e.blocks(), rows, e.block()}}},
-            {"tangent", {storage, {R * K, e.blocks(), rows, e.block()}}},
+            {"error", {storage, {R, e.blocks(), e.rows(), e.block()}}},
+            {"noise", {storage, {R, e.blocks(), e.rows(), e.block()}}},
+            {"tangent", {storage, {R * K, e.blocks(), e.rows(), e.block()}}},
             {"signs", {"uint64", {R * K, e.steps, e.words()}}},
             {"teacher", {"float64", {R, e.blocks() * e.block()}}},
             {"correlation", {"float64", square}},

@@ -96,6 +96,9 @@ struct EffectiveModel {
     Index entries() const { return d * (d + 1) / 2; }
     Index blocks() const { return (entries() + 511) / 512; }
     Index block() const { return (entries() + 16 * blocks() - 1) / (16 * blocks()) * 16; }
+    // Rows that the history has room for: they are kept ROWS at a time.
+    static constexpr Index ROWS = 4;
+    Index rows() const { return (steps + ROWS) / ROWS * ROWS; }
     // Words that hold the signs of a probe, one bit per entry.
     Index words() const { return (blocks() * block() + 511) / 512 * 8; }
     Index group_size() const { return replicas / groups; }
@@ -106,8 +109,8 @@ template <class Real>
 struct EffectiveState {
     double* W;  // (2, R, 1 + K, d columns): student and tangents, after even and odd steps
     double* subdiagonal;   // (R,): -lr tr(W_t^T W_(t-1)) (d + 1)/d^2
-    Real *error, *noise;   // (R, blocks, T + 1, block): S - S*, normals of the noise
-    Real* tangent;         // (R, K, blocks, T + 1, block): dS
+    Real *error, *noise;   // (R, blocks, rows, block): S - S*, normals of the noise
+    Real* tangent;         // (R, K, blocks, rows, block): dS
     std::uint64_t* signs;  // (R, K, T, words)
     double* teacher;       // (R, blocks block)
     double *correlation, *response, *memory, *residual, *factor;  // (G, T + 1, T + 1)

@@ -30,65 +30,60 @@ inline Words load_words(const std::uint64_t* p) {
     return w;
 }
 
-// sum += coefficients . rows, for `count` rows of `size` entries one after the other, and
-// dots[s] = <row s, x>. Several rows at a time: sum and x stay in the first cache.
-template <Index ROWS, bool DOTS, bool SUM, class Real, class Other>
-void scan_rows(const Real* rows, Index size, const Other* x, const double* coefficients,
-               double* dots, double* sum_of) {
-    Lanes total[ROWS], factor[ROWS];
-    for (Index i = 0; i < ROWS; ++i) {
-        total[i] = lanes(0.0);
-        factor[i] = lanes(SUM ? coefficients[i] : 0.0);
-    }
-    for (Index e = 0; e < size; e += LANES) {
-        Lanes other = lanes(0.0), added = lanes(0.0);
-        if (DOTS) other = load(x + e);
-        if (SUM) added = load(sum_of + e);
-        for (Index i = 0; i < ROWS; ++i) {
-            const Lanes row = load(rows + i * size + e);
-            if (DOTS) total[i] += row * other;
-            if (SUM) added += factor[i] * row;
-        }
-        if (SUM) store(sum_of + e, added);
-    }
-    if (DOTS) {
-        for (Index i = 0; i < ROWS; ++i) dots[i] = sum(total[i]);
-    }
-}
+// Rows of the history come four at a time, lane by lane in turn, so that reading them is one
+// stream.
+constexpr Index ROWS = EffectiveModel::ROWS;
 
-template <bool DOTS, bool SUM, class Real, class Other>
-void scan(const Real* rows, Index count, Index size, const Other* x, const double* coefficients,
+// Place of the first entry of row s.
+inline Index place(Index s, Index size) { return s / ROWS * ROWS * size + s % ROWS * LANES; }
+
+// sum_of += coefficients . rows, for all rows below `count` of `size` entries, and dots[s] =
+// <row s, x>. Both vectors have room for a multiple of ROWS; what is beyond `count` there is zero
+// in the rows or in the coefficients. sum_of and x stay in the first cache.
+template <bool DOTS, bool SUM, class Real>
+void scan(const Real* rows, Index count, Index size, const double* x, const double* coefficients,
           double* dots, double* sum_of) {
-    constexpr Index ROWS = 4;
-    Index s = 0;
-    for (; s + ROWS <= count; s += ROWS) {
-        scan_rows<ROWS, DOTS, SUM>(rows + s * size, size, x, SUM ? coefficients + s : nullptr,
-                                   DOTS ? dots + s : nullptr, sum_of);
-    }
-    for (; s < count; ++s) {
-        scan_rows<1, DOTS, SUM>(rows + s * size, size, x, SUM ? coefficients + s : nullptr,
-                                DOTS ? dots + s : nullptr, sum_of);
+    for (Index s = 0; s < count; s += ROWS) {
+        Lanes total[ROWS], factor[ROWS];
+        for (Index i = 0; i < ROWS; ++i) {
+            total[i] = lanes(0.0);
+            factor[i] = lanes(SUM ? coefficients[s + i] : 0.0);
+        }
+        for (Index e = 0; e < size; e += LANES, rows += ROWS * LANES) {
+            Lanes other = lanes(0.0), added = lanes(0.0);
+            if (DOTS) other = load(x + e);
+            if (SUM) added = load(sum_of + e);
+            for (Index i = 0; i < ROWS; ++i) {
+                const Lanes row = load(rows + i * LANES);
+                if (DOTS) total[i] += row * other;
+                if (SUM) added += factor[i] * row;
+            }
+            if (SUM) store(sum_of + e, added);
+        }
+        if (DOTS) {
+            for (Index i = 0; i < ROWS; ++i) dots[s + i] = sum(total[i]);
+        }
     }
 }
 
 // dots[i] = sum of +-x with the signs of row i.
-template <Index ROWS>
+template <Index COUNT>
 void signed_sums(const std::uint64_t* signs, Index count, const double* x, double* dots) {
-    Lanes total[ROWS];
-    for (Index i = 0; i < ROWS; ++i) total[i] = lanes(0.0);
+    Lanes total[COUNT];
+    for (Index i = 0; i < COUNT; ++i) total[i] = lanes(0.0);
     const Words mask = words(SIGN);
     for (Index w = 0; w < count; w += LANES, x += SIGNED) {
-        Words bits[ROWS];
-        for (Index i = 0; i < ROWS; ++i) bits[i] = load_words(signs + i * count + w);
+        Words bits[COUNT];
+        for (Index i = 0; i < COUNT; ++i) bits[i] = load_words(signs + i * count + w);
         for (Index v = 0; v < SIGNED; v += LANES) {
             const Words value = as_words(load(x + v));
-            for (Index i = 0; i < ROWS; ++i) {
+            for (Index i = 0; i < COUNT; ++i) {
                 total[i] += as_lanes(value ^ (bits[i] & mask));
                 bits[i] = bits[i] << 1;
             }
         }
     }
-    for (Index i = 0; i < ROWS; ++i) dots[i] = sum(total[i]);
+    for (Index i = 0; i < COUNT; ++i) dots[i] = sum(total[i]);
 }
 
 // The lower triangle by columns, off the diagonal times sqrt 2.
@@ -117,6 +112,7 @@ class EffectiveRun {
           d_(static_cast<int>(model.d)),
           columns_(static_cast<int>(model.columns())),
           rows_(model.steps + 1),
+          kept_(model.rows()),
           padded_(model.blocks() * model.block()),
           signed_(model.words() / LANES * SIGNED),
           states_(model.replicas * (1 + model.probes)),
@@ -164,7 +160,7 @@ class EffectiveRun {
         packed_.assign(states_ * signed_, 0.0);
         forces_.assign(states_ * signed_, 0.0);
         responses_.resize(states_ * rows_);
-        products_.resize(e_.replicas * e_.blocks() * rows_);
+        products_.resize(e_.replicas * e_.blocks() * kept_);
         observed_.resize(e_.replicas * 2);
         for (Index done = 0; done < count; ++done) {
             const Index t = first + done;
@@ -199,7 +195,20 @@ class EffectiveRun {
     }
     // The history of a block of entries, of the n-th matrix.
     Real* history(Real* all, Index n, Index block) const {
-        return all + (n * e_.blocks() + block) * rows_ * e_.block();
+        return all + (n * e_.blocks() + block) * kept_ * e_.block();
+    }
+    // Row s of such a history as a whole.
+    void read(const Real* block, Index s, double* row) const {
+        const Real* from = block + place(s, e_.block());
+        for (Index e = 0; e < e_.block(); e += LANES, from += ROWS * LANES) {
+            for (Index l = 0; l < LANES; ++l) row[e + l] = from[l];
+        }
+    }
+    void write(Real* block, Index s, const double* row) const {
+        Real* to = block + place(s, e_.block());
+        for (Index e = 0; e < e_.block(); e += LANES, to += ROWS * LANES) {
+            for (Index l = 0; l < LANES; ++l) to[l] = static_cast<Real>(row[e + l]);
+        }
     }
     Index tangent(Index state) const { return replica(state) * e_.probes + probe(state); }
     Index probe(Index state) const { return state % (1 + e_.probes) - 1; }
@@ -239,7 +248,6 @@ class EffectiveRun {
         }
         pack(S, d, packed);
         record(packed, s_.tangent, tangent(state), t);
-        constexpr Index ROWS = 4;
         double* dots = responses_.data() + state * rows_;
         Index s = 0;
         for (; s + ROWS <= t; s += ROWS) {
@@ -250,7 +258,7 @@ class EffectiveRun {
 
     void record(const double* packed, Real* all, Index n, Index t) const {
         for (Index b = 0; b < e_.blocks(); ++b) {
-            std::copy_n(packed + b * e_.block(), e_.block(), history(all, n, b) + t * e_.block());
+            write(history(all, n, b), t, packed + b * e_.block());
         }
     }
 
@@ -288,23 +296,31 @@ class EffectiveRun {
         return std::isfinite(total);
     }
 
+    // Coefficients for the rows up to t of the history.
+    std::vector<double> coefficients(const double* row, Index t, double factor) const {
+        std::vector<double> out(kept_, 0.0);
+        for (Index s = 0; s <= t; ++s) out[s] = factor * row[s];
+        return out;
+    }
+
     // Products of S_t - S* with the past, and the sums over the past in B and dB.
     void remember(Index t, Index piece) {
         const Index r = piece / e_.blocks(), b = piece % e_.blocks(), size = e_.block();
-        const double* M = kernel(s_.memory, group(r), t);
+        const std::vector<double> M = coefficients(kernel(s_.memory, group(r), t), t, 1.0);
         const Index first = r * (1 + e_.probes);
         const Real* errors = history(s_.error, r, b);
+        double now[512];
+        read(errors, t, now);
         double* sum_of = forces_.data() + first * signed_ + b * size;
         std::fill_n(sum_of, size, 0.0);
-        scan<true, true>(errors, t + 1, size, errors + t * size, M,
-                         products_.data() + piece * rows_, sum_of);
+        scan<true, true>(errors, t + 1, size, now, M.data(), products_.data() + piece * kept_,
+                         sum_of);
         if (t == e_.steps) return;
         for (Index k = 0; k < e_.probes; ++k) {
             double* dB = forces_.data() + (first + 1 + k) * signed_ + b * size;
             std::fill_n(dB, size, 0.0);
-            scan<false, true>(history(s_.tangent, r * e_.probes + k, b), t + 1, size,
-                              static_cast<const Real*>(nullptr), M, static_cast<double*>(nullptr),
-                              dB);
+            scan<false, true>(history(s_.tangent, r * e_.probes + k, b), t + 1, size, nullptr,
+                              M.data(), nullptr, dB);
         }
     }
 
@@ -315,7 +331,7 @@ class EffectiveRun {
         double *C = kernel(s_.correlation, g, t), *residual = kernel(s_.residual, g, t);
         std::fill_n(C, t + 1, 0.0);
         for (Index piece = g * size * e_.blocks(); piece < (g + 1) * size * e_.blocks(); ++piece) {
-            const double* dots = products_.data() + piece * rows_;
+            const double* dots = products_.data() + piece * kept_;
             for (Index s = 0; s <= t; ++s) C[s] += dots[s];
         }
         for (Index s = 0; s <= t; ++s) {
@@ -359,12 +375,9 @@ class EffectiveRun {
         double drawn[512];
         rng::fill_normals(noise_, static_cast<std::uint64_t>(t), static_cast<std::uint64_t>(r),
                           size / (2 * LANES), drawn, static_cast<std::uint64_t>(b * size / 2));
-        std::copy_n(drawn, size, normals + t * size);
-        std::vector<double> L(t + 1);
-        const double* factor = kernel(s_.factor, group(r), t);
-        for (Index s = 0; s <= t; ++s) L[s] = spread_ * factor[s];
-        scan<false, true>(normals, t + 1, size, static_cast<const Real*>(nullptr), L.data(),
-                          static_cast<double*>(nullptr),
+        write(normals, t, drawn);
+        const std::vector<double> L = coefficients(kernel(s_.factor, group(r), t), t, spread_);
+        scan<false, true>(normals, t + 1, size, nullptr, L.data(), nullptr,
                           forces_.data() + r * (1 + e_.probes) * signed_ + b * size);
     }
 
@@ -420,13 +433,12 @@ class EffectiveRun {
     void project(Index piece) {
         const Index r = piece / e_.blocks(), b = piece % e_.blocks(), size = e_.block();
         const Real* errors = history(s_.error, r, b);
-        double change[512];
-        for (Index e = 0; e < size; ++e) {
-            change[e] = static_cast<double>(errors[e_.steps * size + e]) - errors[e];
-        }
-        scan<true, false>(history(s_.noise, r, b), e_.steps, size,
-                          static_cast<const double*>(change), static_cast<const double*>(nullptr),
-                          products_.data() + piece * rows_, static_cast<double*>(nullptr));
+        double change[512], start[512];
+        read(errors, e_.steps, change);
+        read(errors, 0, start);
+        for (Index e = 0; e < size; ++e) change[e] -= start[e];
+        scan<true, false>(history(s_.noise, r, b), e_.steps, size, change, nullptr,
+                          products_.data() + piece * kept_, nullptr);
     }
 
     void check(Index g) {
@@ -434,7 +446,7 @@ class EffectiveRun {
         double* stein = s_.stein + g * rows_;
         std::fill_n(stein, rows_, 0.0);
         for (Index piece = g * size * e_.blocks(); piece < (g + 1) * size * e_.blocks(); ++piece) {
-            const double* dots = products_.data() + piece * rows_;
+            const double* dots = products_.data() + piece * kept_;
             for (Index u = 0; u < e_.steps; ++u) stein[u] += dots[u];
         }
         const double scale = spread_ / (2.0 * static_cast<double>(e_.d * size));
@@ -444,8 +456,9 @@ class EffectiveRun {
     const EffectiveModel& e_;
     const EffectiveState<Real>& s_;
     const int threads_, d_, columns_;
-    // Rows of the kernels; lengths of packed matrices; students with tangents; entries of W.
-    const Index rows_, padded_, signed_, states_, weights_;
+    // Rows of the kernels and of the history; lengths of packed matrices; students with tangents;
+    // entries of W.
+    const Index rows_, kept_, padded_, signed_, states_, weights_;
     const rng::Key noise_, probe_;
     double spread_;  // standard deviation of an entry of a packed GOE
     std::vector<double> matrices_, packed_, forces_, responses_, products_, observed_;
