@@ -368,13 +368,19 @@ class EffectiveRun {
         return true;
     }
 
-    // Adds the noise of step t to B.
+    // Adds the noise of step t to B. Replicas of a group come in pairs with opposite noise, which
+    // takes from all means what is odd in it.
     void disturb(Index t, Index piece) {
         const Index r = piece / e_.blocks(), b = piece % e_.blocks(), size = e_.block();
+        const Index odd = r % e_.group_size() % 2;
         Real* normals = history(s_.noise, r, b);
         double drawn[512];
-        rng::fill_normals(noise_, static_cast<std::uint64_t>(t), static_cast<std::uint64_t>(r),
-                          size / (2 * LANES), drawn, static_cast<std::uint64_t>(b * size / 2));
+        rng::fill_normals(noise_, static_cast<std::uint64_t>(t),
+                          static_cast<std::uint64_t>(r - odd), size / (2 * LANES), drawn,
+                          static_cast<std::uint64_t>(b * size / 2));
+        if (odd) {
+            for (Index e = 0; e < size; ++e) drawn[e] = -drawn[e];
+        }
         write(normals, t, drawn);
         const std::vector<double> L = coefficients(kernel(s_.factor, group(r), t), t, spread_);
         scan<false, true>(normals, t + 1, size, nullptr, L.data(), nullptr,
