@@ -8,7 +8,7 @@ import math
 
 import numba
 import numpy as np
-from scipy import integrate
+from scipy import integrate, optimize
 
 # sgd
 
@@ -391,3 +391,114 @@ def hessian_dense(W, W_star):
     for k in range(p):
         blocks[k, :, k] -= shared
     return np.linalg.eigvalsh(blocks.reshape(p * dim, p * dim))
+
+
+# empirical_flow
+
+
+def long_time_scipy(alpha, kappa, kappa_star, noise_var, ridge):
+    """Peer of op.empirical_flow.long_time for a ridge > 0 and one solution; returns the risk.
+
+    As one writes it down: the cubic by np.roots at every abscissa, integrals by quad, c and
+    sigma^2 by nested brentq. Tolerances are loose: the risk comes out to about 1e-4.
+    """
+    top_risk = 2 * (1 + 1 / kappa_star)
+    accuracy = {"epsabs": 1e-3, "epsrel": 1e-3, "limit": 100}
+
+    def resolvent(x, s2):
+        k = kappa_star
+        roots = np.roots([s2, -(x + s2 * k), k * x + 1 - k, -k])
+        return roots[np.argmax(roots.imag)]
+
+    def edges(s2):
+        k, z = kappa_star, np.polynomial.Polynomial([0, 1])
+        A, B, C, D = s2, -(z + s2 * k), k * z + 1 - k, -k
+        terms = 18 * A * B * C * D - 4 * B**3 * D + B**2 * C**2 - 4 * A * C**3
+        roots = (terms - 27 * A**2 * D**2).roots()
+        return np.sort(roots[np.abs(roots.imag) < 1e-9 * np.abs(roots)].real)
+
+    def integral(f, ends, s2, low=-math.inf, high=math.inf):
+        """Of f(x, g) rho, with the angle that makes the edges smooth."""
+        total = 0.0
+        for start, stop in ends.reshape(-1, 2):
+            left, right = max(start, low), min(stop, high)
+            if left >= right:
+                continue
+            middle, half = (start + stop) / 2, (stop - start) / 2
+
+            def integrand(angle, middle=middle, half=half):
+                x = middle - half * math.cos(angle)
+                g = resolvent(x, s2)
+                return f(x, g) * g.imag / math.pi * half * math.sin(angle)
+
+            angles = [math.acos(np.clip((middle - x) / half, -1, 1)) for x in (left, right)]
+            total += integrate.quad(integrand, *angles, **accuracy)[0]
+        return total
+
+    def risk(s2):
+        ends = edges(s2)
+        quantile = -math.inf
+        if kappa < 1:
+            quantile = optimize.brentq(
+                lambda x: integral(lambda *_: 1.0, ends, s2, low=x) - kappa,
+                ends[0],
+                ends[-1],
+                xtol=1e-4,
+            )
+
+        def response(tau):
+            return integral(lambda x, g: (x - tau) * g.real, ends, s2, low=max(tau, quantile))
+
+        c = optimize.brentq(
+            lambda c: c - 1 + response(ridge / c) / alpha, ridge / ends[-1], 1.0, xtol=1e-4
+        )
+        tau = ridge / c
+        cut = max(tau, quantile)
+        lost = integral(lambda x, _: x**2, ends, s2, high=cut)
+        kept = integral(lambda *_: tau**2, ends, s2, low=cut)
+        return 2 * (lost + kept - s2 + 4 * s2 * response(tau))
+
+    def excess(log):
+        return (risk(math.exp(log)) + noise_var) / (4 * alpha * math.exp(log)) - 1
+
+    low = max(noise_var / (4 * alpha), 1e-6)
+    high = (top_risk + noise_var) / (4 * alpha)
+    log = optimize.brentq(excess, math.log(low), math.log(2 * high), xtol=1e-4)
+    return 4 * alpha * math.exp(log) - noise_var
+
+
+def network_gradient_numpy(W, X, y, ridge):
+    """Peer of the gradient of op.empirical_flow for the network itself, without n x d^2 arrays."""
+    samples, dim = X.shape
+    Z = X @ W
+    r = (np.sum(Z**2, axis=1) - np.sum(W**2)) / math.sqrt(dim) - y
+    slope = X.T @ (r[:, None] * Z) - np.sum(r) * W
+    return math.sqrt(dim) / (2 * samples) * slope + ridge * W
+
+
+def goe_gradient_numpy(A, y, ridge):
+    """The gradient with dense matrices A (n, d, d), as one writes it down."""
+    samples, dim, _ = A.shape
+
+    def gradient(W):
+        r = np.einsum("nij,ij->n", A, W @ W.T) - y
+        G = np.einsum("n,nij->ij", r, A) * (dim / (2 * samples))
+        return G @ W + ridge * W
+
+    return gradient
+
+
+def goe_gradient_torch(A, y, ridge):
+    """Peer of the gradient with GOE sensing: dense matrices A (n, d, d) and einsum in torch."""
+    import torch
+
+    matrices, labels = torch.from_numpy(A), torch.from_numpy(y)
+    samples, dim, _ = A.shape
+
+    def gradient(W):
+        W = torch.from_numpy(W)
+        r = torch.einsum("nij,ij->n", matrices, W @ W.T) - labels
+        G = torch.einsum("n,nij->ij", r, matrices) * (dim / (2 * samples))
+        return (G @ W + ridge * W).numpy()
+
+    return gradient

@@ -1522,6 +1522,459 @@ def bulk_resolvent(z, M, Q, P, a, a_star, ratio, *, b=0.0, Delta=0.0, nodes=40, 
     return g
 
 
+# empirical_flow: Y = S* + sigma GOE (section 3.1)
+# A teacher is (kappa*, a) for Marchenko-Pastur, or a pair of arrays, atoms and weights. Of Y one
+# knows x, the mass w of each node and h = Re g(x).
+
+
+def teacher_moments(teacher):
+    """Mean a and second moment Q* of the eigenvalues of S*."""
+    if np.ndim(teacher[0]):
+        atoms, weights = np.asarray(teacher)
+        return weights @ atoms, weights @ atoms**2
+    k, a = teacher
+    return a, a**2 * (1 + 1 / k)
+
+
+def free_cubic(z, k, a, s2):
+    """Coefficients of the cubic for g, highest power first."""
+    return [a * s2, -(a * z + s2 * k), k * z + a - a * k, -k]
+
+
+def free_resolvent(x, k, a, s2):
+    """g(x - i0) = h + i pi rho: of np.roots the root that is highest above the real axis."""
+    return max(np.roots(free_cubic(x, k, a, s2)), key=lambda root: root.imag)
+
+
+def free_resolvents(x, k, a, s2):
+    """The same for an array: eigenvalues of companion matrices, polished by Newton's method."""
+    A, B, C, D = (np.broadcast_to(c, np.shape(x)) for c in free_cubic(x, k, a, s2))
+    companion = np.zeros((len(x), 3, 3))
+    companion[:, 0] = -np.stack([B, C, D], axis=1) / A[:, np.newaxis]
+    companion[:, 1, 0] = companion[:, 2, 1] = 1
+    roots = np.linalg.eigvals(companion).astype(complex)
+    g = np.take_along_axis(roots, np.argmax(roots.imag, axis=1)[:, np.newaxis], axis=1)[:, 0]
+    for _ in range(2):
+        value, slope = ((A * g + B) * g + C) * g + D, (3 * A * g + 2 * B) * g + C
+        g = g - np.divide(value, slope, out=np.zeros_like(g), where=slope != 0)
+    return g
+
+
+def free_corners(k, a, s2):
+    """Where z(g) = s2 g + a/(1 - a g/k) + 1/g is stationary: edges of Y, real parts of complex z.
+
+    The latter mark a near-cusp.
+    """
+    g, pole = Polynomial([0, 1]), Polynomial([k, -a])
+    g = (s2 * g**2 * pole**2 + a**2 * k * g**2 - pole**2).roots().astype(complex)
+    z = s2 * g + a / (1 - a * g / k) + 1 / g
+    real = np.abs(g.imag) < 1e-7 * np.abs(g)
+    return np.sort(z[real].real), z[~real & (g.imag > 0)].real
+
+
+def biane_height(u, atoms, weights, s2):
+    """v(u) by bisection of sum w/((u - s)^2 + v^2) = 1/s2; 0 where there is no root."""
+    low, high = np.zeros(np.shape(u)), np.full(np.shape(u), math.sqrt(s2))
+    distance2 = np.subtract.outer(u, atoms) ** 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        inside = (1 / (distance2 + middle[..., np.newaxis] ** 2)) @ weights > 1 / s2
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    return np.where(high > 1e-15 * math.sqrt(s2), (low + high) / 2, 0.0)
+
+
+def biane_point(u, v, atoms, weights, s2):
+    """x(u) and h there."""
+    difference = np.subtract.outer(u, atoms)
+    h = (difference / (difference**2 + np.asarray(v)[..., np.newaxis] ** 2)) @ weights
+    return u + s2 * h, h
+
+
+class FreeSum:
+    """Y for one sigma^2: its edges, and integrals over it on a grid split where one wishes."""
+
+    def __init__(self, teacher, s2, n=64):
+        self.teacher, self.s2, self.sigma = teacher, s2, math.sqrt(s2)
+        self.mean, self.Q_star = teacher_moments(teacher)
+        self.general = bool(np.ndim(teacher[0]))
+        y, w = np.polynomial.legendre.leggauss(n)
+        y, w = (1 + y) / 2, w / 2
+        self.unit, self.weight = 3 * y**2 - 2 * y**3, 6 * y * (1 - y) * w
+        self.cusps = np.array([])
+        if self.general:
+            self.ends = self._biane_edges()
+            self.edges = np.array([self._x(u) for u in self.ends])
+        else:
+            # In units of sigma.
+            k, a = teacher
+            self.edges, self.cusps = (self.sigma * c for c in free_corners(k, a / self.sigma, 1.0))
+            self.ends = self.edges
+        self.top = self.edges[-1]
+
+    def _biane_edges(self):
+        """The u, one after the other, between which v > 0."""
+        atoms, weights = np.asarray(self.teacher)
+
+        def excess(u):
+            with np.errstate(divide="ignore"):  # at an atom
+                return (1 / np.subtract.outer(u, atoms) ** 2) @ weights - 1 / self.s2
+
+        reach = 1.1 * self.sigma
+        corners = [atoms.min() - reach, *np.sort(atoms), atoms.max() + reach]
+        fine = special.expit(np.linspace(-25, 25, 101))
+        ends = []
+        for left, right in itertools.pairwise(corners):
+            points = left + (right - left) * fine
+            ends += [
+                optimize.brentq(excess, points[i], points[i + 1], xtol=1e-15)
+                for i in np.flatnonzero(np.diff(np.sign(excess(points))))
+            ]
+        return np.array(ends)
+
+    def _x(self, u):
+        atoms, weights = np.asarray(self.teacher)
+        v = biane_height(np.array([u]), atoms, weights, self.s2)
+        return biane_point(np.array([u]), v, atoms, weights, self.s2)[0][0]
+
+    def panel(self, left, right, low, high):
+        """Nodes between left and right, in the component (low, high)."""
+        between = [math.asin(math.sqrt((e - low) / (high - low))) for e in (left, right)]
+        angle = between[0] + (between[1] - between[0]) * self.unit
+        slope = (between[1] - between[0]) * (high - low) * np.sin(2 * angle) * self.weight
+        at = low + (high - low) * np.sin(angle) ** 2
+        if self.general:
+            atoms, weights = np.asarray(self.teacher)
+            v = biane_height(at, atoms, weights, self.s2)
+            x, h = biane_point(at, v, atoms, weights, self.s2)
+            stretch = 1 - self.s2 * (1 / np.subtract.outer(at + 1j * v, atoms) ** 2) @ weights
+            return x, v / (math.pi * self.s2) * np.abs(stretch) ** 2 / stretch.real * slope, h
+        k, a = self.teacher
+        g = free_resolvents(at / self.sigma, k, a / self.sigma, 1.0) / self.sigma
+        return at, g.imag / math.pi * slope, g.real
+
+    def nodes(self, low=-math.inf, high=math.inf):
+        """x, w, h of all of Y between low and high, as three arrays."""
+        low, high = self._place(low), self._place(high)
+        found = [np.empty((3, 0))]
+        for start, stop in self.ends.reshape(-1, 2):
+            corners = sorted({start, stop, *self.cusps, low, high})
+            corners = [c for c in corners if max(start, low) <= c <= min(stop, high)]
+            found += [
+                self.panel(left, right, start, stop) for left, right in itertools.pairwise(corners)
+            ]
+        return np.concatenate(found, axis=1)
+
+    def _place(self, x):
+        """The u with x(u) = x by Biane, x itself with the cubic."""
+        if not self.general or not self.edges[0] < x < self.top:
+            return x if self.edges[0] < x < self.top else math.copysign(math.inf, x - self.top)
+        return optimize.brentq(
+            lambda u: self._x(u) - x, self.ends[0], self.ends[-1], xtol=1e-15, maxiter=300
+        )
+
+    def tail(self, x):
+        """P(y > x)."""
+        return float(np.sum(self.nodes(low=x)[1]))
+
+    def quantile(self, kappa):
+        """q, with mass kappa above it; in a gap the lower edge of the upper bulk."""
+        if kappa >= 1:
+            return -math.inf
+        for low, high in self.edges.reshape(-1, 2)[::-1]:
+            if abs(self.tail(low) - kappa) < 1e-12:
+                return low
+            if self.tail(low) > kappa:
+                return optimize.brentq(
+                    lambda x: self.tail(x) - kappa, low, high, xtol=1e-15, maxiter=300
+                )
+        return self.edges[0]
+
+
+# empirical_flow: the long-time equations (sections 3 and 3.2)
+
+
+def long_time_integrals(law, tau, q):
+    """What the equations need at one sigma and tau; R is given by both formulas."""
+    cut = max(tau, q)
+    x, w, h = law.nodes(low=cut)
+    lost_x, lost_w, _ = law.nodes(high=cut)
+    D = np.sum(w * (x - tau) * h)
+    overlap = np.sum(w * (x - tau) * (x - 2 * law.s2 * h))
+    deficit = np.sum(lost_w * lost_x**2) + tau**2 * np.sum(w)
+    return {
+        "D": D,
+        "risk": 2 * (deficit - law.s2 + 4 * law.s2 * D),
+        "risk_by_parts": 2 * (np.sum(w * (x - tau) ** 2) - 2 * overlap + law.Q_star),
+        "rank": np.sum(w),
+        "trace": np.sum(w * (x - tau)),
+        "overlap": overlap,
+    }
+
+
+def long_time_threshold(law, q, alpha, lam):
+    """The c and tau that satisfy c = 1 - D/alpha and tau = lam/c; for lam = 0 their limit."""
+
+    def response(tau):
+        return long_time_integrals(law, tau, q)["D"] / alpha
+
+    if lam == 0:
+        if response(0.0) <= 1:
+            return 1 - response(0.0), 0.0
+        return 0.0, optimize.brentq(lambda tau: response(tau) - 1, 0.0, law.top, xtol=1e-15)
+    if lam >= law.top:
+        return 1.0, lam
+    c = optimize.brentq(lambda c: c - 1 + response(lam / c), lam / law.top, 1.0, xtol=1e-15)
+    return c, lam / c
+
+
+def long_time_state(law, q, tau, Delta, lam, c=None):
+    """A solution with this sigma^2 and tau, and the alpha for which it is one."""
+    state = long_time_integrals(law, tau, q)
+    alpha = (state["risk"] + Delta) / (4 * law.s2)
+    c = 1 - state["D"] / alpha if c is None else c
+    train = c**2 * (state["risk"] + Delta)
+    return state | {
+        "alpha": alpha,
+        "sigma2": law.s2,
+        "threshold": tau,
+        "c": c,
+        "train_risk": train,
+        "objective": train / 8 + lam * state["trace"] / 2,
+    }
+
+
+def long_time_at(teacher, s2, alpha, kappa, Delta, lam, n=64):
+    """The state whose c and tau fit alpha and sigma^2; a solution if its own alpha is alpha."""
+    law = FreeSum(teacher, s2, n)
+    q = law.quantile(kappa)
+    c, tau = long_time_threshold(law, q, alpha, lam)
+    return long_time_state(law, q, tau, Delta, lam, c)
+
+
+def long_time(teacher, alpha, kappa, *, Delta=0.0, lam=0.0, points=41, low=1e-10, n=64):
+    """All solutions by a scan of log sigma^2, each with the flag `stable`."""
+
+    def excess(log):  # G(sigma^2)
+        return state(log)["alpha"] / alpha - 1
+
+    def state(log):
+        return long_time_at(teacher, math.exp(log), alpha, kappa, Delta, lam, n)
+
+    _, Q_star = teacher_moments(teacher)
+    scale = (2 * Q_star + Delta) / (4 * alpha)
+    start, stop = math.log(max(Delta / (4 * alpha), low * scale)), math.log(50 * scale)
+    while excess(stop) > 0:
+        stop += 1.0
+    logs = np.linspace(start, stop, points)
+    values = [excess(log) for log in logs]
+    found = []
+    for i in range(points - 1):
+        if values[i] * values[i + 1] < 0:
+            log = optimize.brentq(excess, logs[i], logs[i + 1], xtol=1e-14, rtol=1e-14)
+            found.append(state(log) | {"stable": values[i] > 0})
+    return found
+
+
+def long_time_curve(teacher, s2, kappa, *, Delta=0.0, lam=0.0, points=41, n=64):
+    """All solutions with one sigma^2 > 0, whatever their alpha, by increasing tau."""
+    law = FreeSum(teacher, s2, n)
+    q = law.quantile(kappa)
+
+    def excess(tau):
+        state = long_time_integrals(law, tau, q)
+        shift = lam / tau if lam else 0.0
+        return shift - 1 + 4 * s2 * state["D"] / (state["risk"] + Delta)
+
+    if lam >= law.top:
+        return [long_time_state(law, q, lam, Delta, lam)]
+    low = lam or 1e-8 * law.top
+    grid = low * np.exp(np.linspace(0, math.log(law.top / low), points))
+    values = [excess(tau) for tau in grid]
+    roots = [
+        optimize.brentq(excess, grid[i], grid[i + 1], xtol=1e-15)
+        for i in range(points - 1)
+        if values[i] * values[i + 1] < 0
+    ]
+    if lam == 0 and excess(0.0) <= 0:
+        roots = [0.0, *roots]
+    return [long_time_state(law, q, tau, Delta, lam) for tau in roots]
+
+
+def learned_density(teacher, s2, tau, s):
+    """Density of the learned spectrum at s > max(0, q - tau), Marchenko-Pastur teacher."""
+    k, a = teacher
+    return free_resolvent(s + tau, k, a, s2).imag / math.pi
+
+
+def optimal_ridge(teacher, alpha, kappa, *, Delta, low, high, n=32):
+    """Ridge between low and high with the least risk, and that risk; where one root is known."""
+
+    def risk(log):
+        return long_time(teacher, alpha, kappa, Delta=Delta, lam=math.exp(log), points=3, n=n)[0][
+            "risk"
+        ]
+
+    best = optimize.minimize_scalar(
+        risk, bounds=(math.log(low), math.log(high)), method="bounded", options={"xatol": 1e-4}
+    )
+    return math.exp(best.x), best.fun
+
+
+# empirical_flow: thresholds and the Bayes risk (sections 4 and 5)
+
+
+def semicircle_moments(q):
+    """p, m1, m2: mass, first and second moment of the semicircle on [-2, 2] above q."""
+
+    def moment(j):
+        return integrate.quad(
+            lambda u: (2 * math.sin(u)) ** j * 2 * math.cos(u) ** 2 / math.pi,
+            math.asin(q / 2),
+            math.pi / 2,
+            epsabs=1e-14,
+        )[0]
+
+    return moment(0), moment(1), moment(2)
+
+
+def kept_null_width(kappa, kappa_star):
+    """The q above which (kappa - kappa*)/(1 - kappa*) of the semicircle lies."""
+    share = (kappa - kappa_star) / (1 - kappa_star)
+    return optimize.brentq(lambda q: semicircle_moments(q)[0] - share, -2.0, 2.0, xtol=1e-15)
+
+
+def recovery_shrinkage(kappa_star):
+    """t of section 4, (i), for kappa* < 1."""
+
+    def balance(t):
+        p, m1, _ = semicircle_moments(t)
+        return kappa_star * t - (1 - kappa_star) * (m1 - t * p)
+
+    return optimize.brentq(balance, 0.0, 2.0, xtol=1e-15)
+
+
+def saturation_width(kappa_star):
+    """kappa_c."""
+    if kappa_star >= 1:
+        return 1.0
+    p, _, _ = semicircle_moments(recovery_shrinkage(kappa_star))
+    return kappa_star + (1 - kappa_star) * p
+
+
+def unique_threshold(kappa_star):
+    """alpha_u."""
+    return 0.5 - (1 - kappa_star) ** 2 / 4 if kappa_star < 1 else 0.5
+
+
+def recovery_threshold(kappa, kappa_star, *, ridge="vanishing"):
+    """alpha_PR of the limit lam -> 0+, or that of the flow without a ridge."""
+    if kappa < min(kappa_star, 1):
+        return math.inf
+    if kappa_star >= 1:
+        return 0.5
+    if ridge == "none":
+        if kappa >= (1 + kappa_star) / 2:
+            return unique_threshold(kappa_star)
+        return min(interpolation_threshold(kappa, kappa_star, 0.0), kappa - kappa**2 / 2)
+    null = 1 - kappa_star
+    if kappa >= saturation_width(kappa_star):
+        t = recovery_shrinkage(kappa_star)
+        _, m1, m2 = semicircle_moments(t)
+        kept = m2 - t * m1
+    else:
+        _, m1, m2 = semicircle_moments(kept_null_width(kappa, kappa_star))
+        kept = m2 - null * m1**2 / kappa
+    return (1 - null**2 + null**2 * kept) / 2
+
+
+def interpolation_threshold(kappa, kappa_star, Delta, n=64):
+    """alpha_int at a = 1; for Delta = 0 in closed form, for kappa >= kappa*."""
+    if Delta == 0 and kappa >= min(kappa_star, 1):
+        if kappa_star >= 1:
+            return 0.5
+        q = kept_null_width(kappa, kappa_star) if kappa < 1 else 0.0
+        null = (1 - kappa_star) ** 2
+        return (1 - null + null * semicircle_moments(max(q, 0.0))[2]) / 2
+
+    def response(s2):
+        law = FreeSum((kappa_star, 1.0), s2, n)
+        return long_time_integrals(law, 0.0, law.quantile(kappa))
+
+    def excess(log):
+        state = response(math.exp(log))
+        return (state["risk"] + Delta) / (4 * math.exp(log) * state["D"]) - 1
+
+    low, high = math.log(1e-8), math.log(1e3 * (1 + Delta**2))
+    return response(math.exp(optimize.brentq(excess, low, high, xtol=1e-14)))["D"]
+
+
+def bayes_risk(teacher, alpha, Delta, n=64):
+    """R_B; the root is taken to be unique."""
+
+    def risk(s2):
+        _, w, h = FreeSum(teacher, s2, n).nodes()
+        return 2 * (s2 - 4 * s2**2 * np.sum(w * h**2))
+
+    def excess(log):
+        s2 = math.exp(log)
+        return (risk(s2) + Delta) / (4 * alpha * s2) - 1
+
+    _, Q_star = teacher_moments(teacher)
+    scale = (2 * Q_star + Delta) / (4 * alpha)
+    low = max(Delta / (4 * alpha), 1e-8 * scale)
+    s2 = math.exp(optimize.brentq(excess, math.log(low), math.log(2 * scale), xtol=1e-14))
+    return risk(s2)
+
+
+# empirical_flow: the network itself (section 1)
+
+
+def sensing_matrices(x):
+    """X = (x x^T - I)/sqrt d for each row x, so that f(x) = tr(X S)."""
+    d = x.shape[1]
+    return (x[:, :, None] * x[:, None, :] - np.eye(d)) / math.sqrt(d)
+
+
+def empirical_residuals(W, X, y):
+    """r = tr(X_mu S) - y_mu."""
+    return np.einsum("nij,ij->n", X, W @ W.T) - y
+
+
+def empirical_loss(W, X, y, lam):
+    """L = (d/8n) sum r^2 + (lam/2) ||W||_F^2."""
+    return len(W) / 8 * np.mean(empirical_residuals(W, X, y) ** 2) + lam / 2 * np.sum(W**2)
+
+
+def empirical_gradient(W, X, y, lam):
+    """grad L = (G + lam I) W with G = (d/2n) sum r X."""
+    r = empirical_residuals(W, X, y)
+    G = len(W) / 2 * np.mean(r[:, None, None] * X, axis=0)
+    return (G + lam * np.eye(len(W))) @ W
+
+
+def empirical_fields(W, S_star, X, y):
+    """R, train MSE, tr S/d, tr S S*/d."""
+    S, d = W @ W.T, len(W)
+    train = np.mean(empirical_residuals(W, X, y) ** 2)
+    return 2 / d * np.sum((S - S_star) ** 2), train, np.trace(S) / d, np.sum(S * S_star) / d
+
+
+def quantile_teacher(quantile, d):
+    """Means over the law's d intervals of equal mass, given its quantile function."""
+    count = 4000
+    return quantile((np.arange(d * count) + 0.5) / (d * count)).reshape(d, count).mean(axis=1)
+
+
+def oja_flow(W, S_star, t):
+    """S(t) for alpha = infinity and lam = 0 in closed form."""
+    values, vectors = np.linalg.eigh(S_star)
+    grow = np.exp(values * t)
+    rise = np.where(values > 1e-12, np.expm1(2 * values * t) / np.maximum(values, 1e-12), 2 * t)
+    W = vectors.T @ W
+    inner = np.linalg.inv(np.eye(W.shape[1]) + W.T @ (rise[:, None] * W))
+    return vectors @ (grow[:, None] * (W @ inner @ W.T) * grow) @ vectors.T
+
+
 # empirical_flow: dynamical mean-field theory (section 2)
 
 

@@ -9,7 +9,7 @@ import naive
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy import integrate, linalg, special, stats
+from scipy import integrate, linalg, optimize, special, stats
 
 # sgd
 
@@ -1155,3 +1155,176 @@ def test_sampled_loss():
     assert abs(np.mean(terms) - naive.flow_loss(W, mu)) < 4 * stats.sem(terms)
     slope = naive.sampled_loss(W + 1e-30j * D, mu, X[:50]).imag / 1e-30
     assert_allclose(np.sum(naive.sampled_gradient(W, mu, X[:50]) * D), slope, rtol=1e-12)
+
+
+# empirical_flow
+
+LONG = json.loads((pathlib.Path(__file__).parent / "reference" / "empirical_flow.json").read_text())
+PUBLISHED = json.loads(
+    (pathlib.Path(__file__).parent / "reference" / "empirical_flow_published.json").read_text()
+)
+THREE_ATOMS = (np.array([0.0, 1.0, 3.0]), np.array([0.5, 0.3, 0.2]))
+
+
+@pytest.mark.parametrize("s2", [1e-8, 1e-4, 0.1, 1.0, 1e3])
+@pytest.mark.parametrize("teacher", [(0.05, 1.0), (0.5, 2.0), (1.0, 1.0), (3.0, 0.1)])
+def test_free_sum_moments(teacher, s2):
+    law = naive.FreeSum(teacher, s2, 160)
+    x, w, h = law.nodes()
+    a, Q_star = naive.teacher_moments(teacher)
+    assert_allclose(np.sum(w), 1, rtol=1e-11)
+    assert_allclose(np.sum(w * x), a, rtol=1e-10, atol=1e-11 * math.sqrt(s2))
+    assert_allclose(np.sum(w * x**2), Q_star + s2, rtol=1e-10)
+    assert_allclose(np.sum(w * x * h), 0.5, rtol=1e-10)
+    assert_allclose(np.sum(w * h), 0, atol=1e-11 * np.sum(w * np.abs(h)))
+
+
+def test_free_resolvents_are_those_of_one_abscissa():
+    x = np.linspace(-0.4, 5.7, 30)
+    one_by_one = [naive.free_resolvent(z, 0.5, 1.0, 0.1) for z in x]
+    assert_allclose(naive.free_resolvents(x, 0.5, 1.0, 0.1), one_by_one, rtol=1e-12)
+    assert np.min(np.imag(one_by_one)) > 0
+
+
+def test_free_sum_by_biane_against_the_cubic():
+    atoms, weights = naive.marchenko_pastur_nodes(2.0, n=60)
+    both = [naive.FreeSum(teacher, 1.0) for teacher in ((atoms, weights), (2.0, 1.0))]
+    quantiles = [law.quantile(0.3) for law in both]
+    integrals = [naive.long_time_integrals(law, 0.2, quantiles[0]) for law in both]
+    assert_allclose(both[0].edges, both[1].edges, rtol=1e-8)
+    assert_allclose(*quantiles, rtol=1e-8)
+    for key, value in integrals[1].items():
+        assert_allclose(integrals[0][key], value, rtol=1e-8)
+
+
+@pytest.mark.parametrize("s2", [0.01, 0.1])
+def test_free_sum_of_three_atoms(s2):
+    law = naive.FreeSum(THREE_ATOMS, s2, 48)
+    x, w, h = law.nodes()
+    assert len(law.edges) == 6
+    assert_allclose([law.tail(edge) for edge in law.edges[::2]], [1, 0.5, 0.2], rtol=1e-11)
+    assert_allclose(law.quantile(0.5), law.edges[2], rtol=1e-12)
+    assert_allclose([np.sum(w * x), np.sum(w * x**2)], [0.9, 2.1 + s2], rtol=1e-11)
+    assert_allclose(np.sum(w * x * h), 0.5, rtol=1e-11)
+
+
+@pytest.mark.parametrize("entry", LONG["long_time_fixed_points"])
+def test_long_time_reference(entry):
+    rtol = 1e-5 if entry["lam"] else 1e-4
+    given = (entry["alpha"], entry["kappa"], entry["Delta"], entry["lam"])
+    state = naive.long_time_at((entry["kappa_star"], 1.0), entry["sigma2"], *given)
+    for key, name in {
+        "alpha": "alpha",
+        "risk": "R",
+        "c": "c",
+        "threshold": "tau",
+        "D": "D",
+        "train_risk": "train_mse",
+        "rank": "rank_frac",
+    }.items():
+        assert_allclose(state[key], entry[name], rtol=rtol, atol=1e-9, err_msg=key)
+    assert_allclose(state["risk_by_parts"], state["risk"], rtol=1e-9)
+
+
+def test_long_time_sweeps_reference():
+    entry = LONG["double_descent_alpha"]
+    teacher = (entry["kappa_star"], 1.0)
+    for alpha, risk, train in list(zip(entry["alpha"], entry["R"], entry["train"], strict=True))[
+        ::3
+    ]:
+        (state,) = naive.long_time(teacher, alpha, 1.0, Delta=0.5, points=7)
+        assert_allclose(state["risk"], risk, rtol=1e-4)
+        assert_allclose(state["train_risk"], train, rtol=0, atol=1e-6)
+    entry = LONG["width_sweep"]
+    s2 = [(risk + entry["Delta"]) / (4 * entry["alpha"]) for risk in entry["R"]]
+    for kappa, start, risk in zip(entry["kappa"], s2, entry["R"], strict=True):
+        given = (entry["alpha"], kappa, entry["Delta"], entry["lam"])
+        state = naive.long_time_at((entry["kappa_star"], 1.0), start, *given)
+        assert_allclose(state["risk"], risk, rtol=1e-4)
+        assert_allclose(state["alpha"], entry["alpha"], rtol=1e-4)
+
+
+def test_long_time_coexistence():
+    """Section 4: three roots close to alpha_PR at kappa = kappa*; the middle one is unstable."""
+    roots = naive.long_time((0.2, 1.0), 0.19, 0.2, lam=1e-4, points=41, n=32)
+    assert [root["stable"] for root in roots] == [True, False, True]
+    assert_allclose([root["risk"] for root in roots[1:]], [0.66, 2.87], rtol=5e-3)
+    assert roots[0]["risk"] < 1e-4
+    for s2, count in {0.75: 1, 0.9: 3, 6.6: 3, 7.9: 1}.items():
+        states = naive.long_time_curve((0.25, 1.0), s2, 0.25, lam=1e-3, n=40)
+        assert len(states) == count
+        for state in states:
+            assert_allclose(state["c"], 1e-3 / state["threshold"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("entry", PUBLISHED["theory"][::4])
+def test_long_time_published(entry):
+    teacher = (entry["kappastar"], 1.0)
+    for i in (1, 4, 7):
+        alpha, tau, s2 = (entry[key][i] for key in ("alpha", "q", "xi"))
+        law = naive.FreeSum(teacher, s2, 48)
+        q = law.quantile(entry["kappa"])
+        state = naive.long_time_state(law, q, tau, entry["Delta"], entry["lam"])
+        c = entry["lam"] / tau
+        loss = (state["train_risk"] + entry["Delta"] * (1 - 2 * c)) / 4
+        assert_allclose(state["alpha"], alpha, rtol=2e-4)
+        assert_allclose(state["risk"] / 2, entry["mse"][i], rtol=2e-4)
+        assert_allclose(state["rank"], entry["rank"][i], rtol=2e-4)
+        assert_allclose(state["c"], c, rtol=0, atol=2e-4)
+        assert_allclose(loss, entry["loss"][i], rtol=0, atol=2e-4 * entry["mse"][i])
+
+
+def test_learned_density():
+    law, cut = naive.FreeSum((0.3, 1.0), 0.56), 0.42
+    mass = integrate.quad(
+        lambda s: naive.learned_density(law.teacher, law.s2, cut, s), 0, law.top - cut, limit=200
+    )[0]
+    assert_allclose(mass, law.tail(cut), rtol=1e-6)
+
+
+def test_thresholds_reference():
+    for entry in LONG["perfect_recovery"]:
+        given = (entry["kappa"], entry["kappa_star"])
+        assert_allclose(naive.recovery_threshold(*given), entry["alpha_PR"], rtol=0, atol=1e-12)
+        assert_allclose(naive.saturation_width(given[1]), entry["kappa_c"], rtol=0, atol=1e-12)
+    for entry in LONG["unique_psd_threshold"]:
+        assert_allclose(naive.unique_threshold(entry["kappa_star"]), entry["alpha"], rtol=1e-13)
+    for entry in LONG["interpolation_threshold"]:
+        given = (entry["kappa"], entry["kappa_star"])
+        for Delta, key in ((entry["Delta"], "alpha_int"), (0.0, "alpha_int_Delta0")):
+            assert_allclose(naive.interpolation_threshold(*given, Delta), entry[key], rtol=1e-8)
+
+
+@pytest.mark.parametrize(("kappa", "kappa_star"), [(0.21, 0.2), (0.3, 0.2), (1.0, 0.2), (0.6, 0.5)])
+def test_thresholds_are_those_of_the_equations(kappa, kappa_star):
+    """The alpha at which sigma -> 0 solves the equations without noise, and that of tau = 0."""
+    teacher, s2 = (kappa_star, 1.0), 1e-12
+    law = naive.FreeSum(teacher, s2)
+    q = law.quantile(kappa)
+
+    def excess(tau):
+        state = naive.long_time_integrals(law, tau, q)
+        return state["risk"] - 4 * s2 * state["D"]
+
+    tau = optimize.brentq(excess, 0, 2 * math.sqrt(s2), xtol=1e-20)
+    threshold = naive.long_time_integrals(law, tau, q)["D"]
+    assert_allclose(threshold, naive.recovery_threshold(kappa, kappa_star), rtol=1e-5)
+    if kappa == 1:
+        assert_allclose(law.tail(tau), naive.saturation_width(kappa_star), rtol=1e-5)
+    untouched = naive.long_time_integrals(law, 0.0, q)["D"]
+    limit = naive.interpolation_threshold(kappa, kappa_star, 0.0)
+    assert_allclose(untouched, limit, rtol=1e-5)
+
+
+@pytest.mark.parametrize("entry", LONG["bayes"])
+def test_bayes_risk_reference(entry):
+    risk = naive.bayes_risk((entry["kappa_star"], 1.0), entry["alpha"], entry["Delta"])
+    assert_allclose(risk, entry["R_bayes"], rtol=1e-8)
+
+
+def test_optimal_ridge():
+    given = {"Delta": 0.5, "n": 24}
+    ridge, risk = naive.optimal_ridge((0.2, 1.0), 0.3, 1.0, low=1e-2, high=1.0, **given)
+    for factor in (0.9, 1.1):
+        (state,) = naive.long_time((0.2, 1.0), 0.3, 1.0, lam=ridge * factor, points=5, **given)
+        assert state["risk"] > risk

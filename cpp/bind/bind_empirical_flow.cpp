@@ -21,7 +21,75 @@ using bind::copy;
 using bind::require_shape;
 namespace flow = overparam::empirical_flow;
 
-// ---- long times --------------------------------------------------------------------------------
+// ---- long times
+// ------------------------------------------------------------------------------------
+
+namespace {
+
+flow::TeacherLaw make_teacher(double mean, double second, double ratio, const Array& positions,
+                              const Array& weights, const std::vector<double>& interval,
+                              double variance) {
+    bind::require_shape("weights", weights, {positions.size()});
+    flow::TeacherLaw law{mean, second, ratio, copy(positions), copy(weights), {}, variance};
+    if (!interval.empty())
+        law.interval = {interval.at(0), interval.at(1), interval.at(2), interval.at(3),
+                        interval.at(4), interval.at(5), interval.at(6)};
+    return law;
+}
+
+// A (fields, solutions) array, the number of evaluations and the status.
+py::typing::Tuple<Array, Index, Status> as_tuple(const flow::Found& found) {
+    const Index n = static_cast<Index>(found.fixed.size());
+    Array out = allocate({flow::FIXED_FIELDS, n});
+    double* values = out.mutable_data();
+    for (Index i = 0; i < n; ++i) {
+        const double* fields = &found.fixed[i].alpha;
+        for (Index j = 0; j < flow::FIXED_FIELDS; ++j) values[j * n + i] = fields[j];
+    }
+    return py::make_tuple(out, found.evaluations, found.status);
+}
+
+void bind_long_time(py::module_& m) {
+    py::class_<flow::TeacherLaw>(m, "TeacherLaw")
+        .def(py::init(&make_teacher), py::kw_only(), py::arg("mean"), py::arg("second"),
+             py::arg("ratio"), py::arg("positions"), py::arg("weights"), py::arg("interval"),
+             py::arg("variance"))
+        .def(
+            "long_time",
+            [](const flow::TeacherLaw& self, double alpha, double kappa, double noise, double lam) {
+                py::gil_scoped_release release;
+                const flow::Found found = flow::long_time(self, {alpha, kappa, noise, lam});
+                py::gil_scoped_acquire acquire;
+                return as_tuple(found);
+            },
+            py::arg("alpha"), py::arg("kappa"), py::arg("noise"), py::arg("lam"))
+        .def(
+            "curve",
+            [](const flow::TeacherLaw& self, double kappa, double noise, double lam,
+               const Array& sigma2) {
+                const std::vector<double> values = copy(sigma2);
+                py::gil_scoped_release release;
+                const flow::Found found = flow::curve(self, {0.0, kappa, noise, lam}, values);
+                py::gil_scoped_acquire acquire;
+                return as_tuple(found);
+            },
+            py::arg("kappa"), py::arg("noise"), py::arg("lam"), py::arg("sigma2"))
+        .def(
+            "optimal_ridge",
+            [](const flow::TeacherLaw& self, double alpha, double kappa, double noise) {
+                return flow::optimal_ridge(self, {alpha, kappa, noise, 0.0});
+            },
+            py::arg("alpha"), py::arg("kappa"), py::arg("noise"),
+            py::call_guard<py::gil_scoped_release>());
+    m.def("flow_bayes_risk", &flow::bayes_risk, py::arg("alpha"), py::arg("ratio"),
+          py::arg("scale"), py::arg("noise"));
+    m.def("flow_recovery_threshold", &flow::recovery_threshold, py::arg("kappa"), py::arg("ratio"));
+    m.def("flow_interpolation_threshold", &flow::interpolation_threshold, py::arg("kappa"),
+          py::arg("ratio"), py::arg("noise"));
+    m.def("flow_saturation_width", &flow::saturation_width, py::arg("ratio"));
+}
+
+}  // namespace
 
 // ---- the network itself ------------------------------------------------------------------------
 
@@ -139,7 +207,11 @@ void bind_network(py::module_& m) {
         py::arg("runs"), py::arg("evaluations"), py::arg("threads"));
 }
 
+}  // namespace
+
 // ---- dynamical mean-field theory ---------------------------------------------------------------
+
+namespace {
 
 flow::EffectiveModel make_effective(Index dim, Index width, Index steps, Index replicas,
                                     Index groups, Index probes, double alpha, double noise_var,
@@ -266,6 +338,7 @@ void bind_effective(py::module_& m) {
 }  // namespace
 
 void bind_empirical_flow(py::module_& m) {
+    bind_long_time(m);
     bind_network(m);
     bind_effective(m);
 }

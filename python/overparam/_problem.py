@@ -185,6 +185,8 @@ class BaseProblem:
             raise ValueError(
                 f"data must be a problem that {cls.__name__} can hold, not of {room!r}"
             )
+        if problem_class is not cls:  # whose own form of plain data may differ
+            return problem_class.from_dict(data)
         return problem_class(**values)
 
 

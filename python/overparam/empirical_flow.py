@@ -14,22 +14,28 @@ The risk is R = E (f - f*)^2 = (2/d) ||S - S*||_F^2, without a factor 1/2 and wi
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import optimize
 
 from overparam import _blas, _check, _core, _run, spectra
 from overparam._core import Status
 from overparam._problem import BaseProblem
 from overparam.results import (
+    BoolArray,
     FloatArray,
     PathLike,
+    Point,
+    Spectrum,
     Trajectory,
     array_field,
     conclude,
@@ -40,11 +46,22 @@ from overparam.results import (
 __all__ = [
     "DmftTrajectory",
     "FlowTrajectory",
+    "LongTime",
     "Problem",
+    "bayes_risk",
+    "curve",
     "dmft",
+    "interpolation_threshold",
+    "long_time",
+    "minimise",
+    "optimal_ridge",
+    "recovery_threshold",
+    "saturation_width",
     "simulate",
+    "spectrum",
     "stable_lr",
     "teacher_eigenvalues",
+    "unique_threshold",
 ]
 
 
@@ -63,7 +80,7 @@ class Problem(BaseProblem):
         Width m/d of the student; positive.
     kappa_star : float
         Width m*/d of the teacher, S* = a G G^T/m* with G of independent standard entries; positive.
-        Ignored if `teacher_spectrum` is given.
+        Ignored if `teacher_spectrum` is given, and may then be None.
     noise_var : float
         Delta >= 0, variance of the label noise.
     ridge : float
@@ -73,7 +90,7 @@ class Problem(BaseProblem):
     init_scale : float
         s0 > 0; W starts with independent entries of variance s0^2/m.
     teacher_spectrum : spectra.Law, optional
-        Law of the eigenvalues of S*, none of them negative.
+        Law of the eigenvalues of S*, none of them negative and not all of them 0.
 
     Raises
     ------
@@ -95,7 +112,7 @@ class Problem(BaseProblem):
 
     alpha: float
     kappa: float
-    kappa_star: float
+    kappa_star: float | None = None
     noise_var: float = 0.0
     ridge: float = 0.0
     teacher_scale: float = 1.0
@@ -103,19 +120,99 @@ class Problem(BaseProblem):
     teacher_spectrum: spectra.Law | None = None
 
     def __post_init__(self) -> None:
-        if self.teacher_spectrum is not None and not isinstance(self.teacher_spectrum, spectra.Law):
-            raise _check.bad(
-                "teacher_spectrum", "a law of op.spectra or None", self.teacher_spectrum, TypeError
-            )
+        law = self.teacher_spectrum
+        names = ["alpha", "kappa", "teacher_scale", "init_scale"]
+        if law is not None:
+            if not isinstance(law, spectra.Law):
+                raise _check.bad("teacher_spectrum", "a law of op.spectra or None", law, TypeError)
+            points = [*(law.support or ()), *(position for position, _ in law.atoms)]
+            if min(points) < 0 or max(points) == 0:
+                must = "a law of eigenvalues >= 0 with mass off 0"
+                raise _check.bad("teacher_spectrum", must, law)
+        if law is None or self.kappa_star is not None:
+            names.append("kappa_star")
         positive = {
             name: _check.real(name, getattr(self, name), minimum=0.0, strict_minimum=True)
-            for name in ("alpha", "kappa", "kappa_star", "teacher_scale", "init_scale")
+            for name in names
         }
         self._set(
             noise_var=_check.real("noise_var", self.noise_var, minimum=0.0),
             ridge=_check.real("ridge", self.ridge, minimum=0.0),
             **positive,
         )
+
+    @property
+    def teacher_law(self) -> spectra.Law:
+        """Law of the eigenvalues of S*."""
+        if self.teacher_spectrum is not None:
+            return self.teacher_spectrum
+        assert self.kappa_star is not None
+        return spectra.marchenko_pastur(self.kappa_star, self.teacher_scale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the room and the parameters as plain data that JSON can hold exactly.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        TypeError
+            If `teacher_spectrum` is a law that is not one of op.spectra.
+
+        Notes
+        -----
+        Source: ``docs/papers/empirical_flow.md`` section 1.
+
+        Examples
+        --------
+        >>> import overparam as op
+        >>> law = op.spectra.discrete([0, 2], [0.5, 0.5])
+        >>> problem = op.empirical_flow.Problem(alpha=0.3, kappa=0.5, teacher_spectrum=law)
+        >>> problem.to_dict()["teacher_spectrum"]
+        {'kind': 'Discrete', 'positions': (0.0, 2.0), 'weights': (0.5, 0.5)}
+        """
+        data = super().to_dict()
+        if self.teacher_spectrum is not None:
+            data["teacher_spectrum"] = spectra.to_plain(self.teacher_spectrum)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild a problem from what `to_dict` returned, also after a passage through JSON.
+
+        Parameters
+        ----------
+        data : mapping
+            Room and parameters. Lists become tuples.
+
+        Returns
+        -------
+        Problem
+
+        Raises
+        ------
+        ValueError
+            If the room is another one, or a parameter is not as described.
+
+        Notes
+        -----
+        Source: ``docs/papers/empirical_flow.md`` section 1.
+
+        Examples
+        --------
+        >>> import json, overparam as op
+        >>> law = op.spectra.discrete([0, 2], [0.5, 0.5])
+        >>> problem = op.empirical_flow.Problem(alpha=0.3, kappa=0.5, teacher_spectrum=law)
+        >>> text = json.dumps(problem.to_dict())
+        >>> op.empirical_flow.Problem.from_dict(json.loads(text)) == problem
+        True
+        """
+        law = data.get("teacher_spectrum")
+        if isinstance(law, Mapping):
+            data = {**data, "teacher_spectrum": spectra.from_plain(law)}
+        return super().from_dict(data)
 
 
 @record
@@ -142,6 +239,14 @@ class FlowTrajectory(Trajectory):
     Notes
     -----
     Source: ``docs/papers/empirical_flow.md`` section 1.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.4, kappa=0.5, kappa_star=0.2)
+    >>> run = op.empirical_flow.simulate(problem, [0, 1], dim=10, lr=0.01, replicas=3)
+    >>> run.time_label, run.risk.shape
+    ('time t', (3, 2))
     """
 
     time_label: ClassVar[str] = "time t"
@@ -154,16 +259,576 @@ class FlowTrajectory(Trajectory):
     eigenvalues: FloatArray | None = array_field("time", "eigenvalue", default=None)
 
 
+@record
+class LongTime(Point):
+    """States that training reaches after long times: solutions of the static equations.
+
+    Attributes
+    ----------
+    alpha : (n,) array
+        Samples n/d^2, one entry per solution; per replica for `minimise`, like all below.
+    risk : (n,) array
+        R = (2/d) ||S - S*||_F^2.
+    train_risk : (n,) array
+        Mean squared residual on the noisy labels, without the regulariser.
+    sigma2 : (n,) array
+        Variance (R + Delta)/(4 alpha) of the noise on the teacher that the student sees.
+    threshold : (n,) array
+        tau = lam/c, by which the eigenvalues of the noisy teacher are lowered.
+    c : (n,) array
+        1 - D/alpha, the share of a perturbation that remains after the response of the student.
+    rank : (n,) array
+        Rank of S over d.
+    trace : (n,) array
+        tr S/d.
+    overlap : (n,) array
+        tr S S*/d.
+    objective : (n,) array
+        Loss with the regulariser, over d: train_risk/8 + lam trace/2.
+    stable : (n,) array of bool
+        Whether the iteration sigma2 -> (R + Delta)/(4 alpha) converges to the solution.
+
+    Notes
+    -----
+    Made by `long_time`, `curve`, `optimal_ridge` and `minimise`. Source:
+    ``docs/papers/empirical_flow.md`` section 3.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.2, kappa=0.2, kappa_star=0.2)
+    >>> point = op.empirical_flow.long_time(problem)
+    >>> point.risk.round(3).tolist(), point.stable.tolist()
+    ([0.0, 1.333, 5.877], [True, False, True])
+    """
+
+    alpha: FloatArray = array_field("root")
+    risk: FloatArray = array_field("root")
+    train_risk: FloatArray = array_field("root")
+    sigma2: FloatArray = array_field("root")
+    threshold: FloatArray = array_field("root")
+    c: FloatArray = array_field("root")
+    rank: FloatArray = array_field("root")
+    trace: FloatArray = array_field("root")
+    overlap: FloatArray = array_field("root")
+    objective: FloatArray = array_field("root")
+    stable: BoolArray = array_field("root", sampled=False, dtype=np.bool_)
+
+    def _axes(self, name: str) -> tuple[str, ...]:
+        """Return the axis of a field: of replicas instead of solutions, none of their mean."""
+        axes = super()._axes(name)
+        if "root" not in axes:
+            return axes
+        return axes[:1] if np.ndim(getattr(self, name)) else ()
+
+
 # ---- long times: the static equations ------------------------------------------------------------
 
+# Points of each interval of a learned spectrum.
+_SPECTRUM_POINTS = 1001
 
-# ---- the network itself --------------------------------------------------------------------------
+_FIELDS = (
+    "alpha",
+    "risk",
+    "train_risk",
+    "sigma2",
+    "threshold",
+    "c",
+    "rank",
+    "trace",
+    "overlap",
+    "objective",
+    "stable",
+)
 
 
 def _problem(problem: object) -> Problem:
     if not isinstance(problem, Problem):
-        raise _check.bad("problem", "an overparam.empirical_flow.Problem", problem, TypeError)
+        raise _check.bad("problem", "a Problem of op.empirical_flow", problem, TypeError)
     return problem
+
+
+@functools.lru_cache(maxsize=256)
+def _teacher(law: spectra.Law) -> _core.TeacherLaw:
+    """Return the form in which the core knows a law."""
+    variance = 0.0
+    if isinstance(law, spectra.FreeSum):
+        variance = law.variance
+        law = law.law
+    if not isinstance(law, (spectra.MarchenkoPastur, spectra.Discrete, spectra.Jacobi)):
+        must = "made of Marchenko-Pastur and Jacobi laws, atoms and semicircles"
+        raise _check.bad("teacher_spectrum", must, law)
+    closed = isinstance(law, spectra.MarchenkoPastur)
+    atoms = () if closed else law.atoms
+    return _core.TeacherLaw(
+        mean=law.moments(1),
+        second=law.moments(2),
+        ratio=law.ratio if isinstance(law, spectra.MarchenkoPastur) else 0.0,
+        positions=[position for position, _ in atoms],
+        weights=[mass for _, mass in atoms],
+        interval=law.interval_resolvent if isinstance(law, spectra.Jacobi) else (),
+        variance=variance,
+    )
+
+
+def _solutions(
+    problem: Problem,
+    found: tuple[Any, int, Any],
+    began: float,
+    inputs: Mapping[str, Any],
+    kept: Any = slice(None),
+) -> LongTime:
+    """Return what the core found, or the part of it that is kept."""
+    values, evaluations, status = found
+    values = values[:, kept]
+    stats = {
+        "seconds": time.perf_counter() - began,
+        "evaluations": evaluations,
+        "residual_sigma2": float(np.abs(values[11]).max(initial=0.0)),
+        "residual_c": float(np.abs(values[12]).max(initial=0.0)),
+    }
+    return LongTime(
+        problem=problem,
+        inputs=inputs,
+        method="static equations",
+        status=status,
+        stats=stats,
+        origin=make_origin(),
+        **dict(zip(_FIELDS, values, strict=False)),
+    )
+
+
+def long_time(problem: Problem, *, branch: str = "all", throw: bool = True) -> LongTime:
+    """Return the states that training with a ridge reaches after long times.
+
+    Parameters
+    ----------
+    problem : Problem
+        Samples, widths, noise and ridge; a ridge of 0 is the limit 0+, taken after long times.
+    branch : {"all", "stable", "largest"}
+        All solutions, the stable ones, or that of the largest sigma2. There is one for
+        kappa >= 1, but there may be more for a narrow student.
+    throw : bool
+        Raise if a solution was not found; otherwise return the others with the status.
+
+    Returns
+    -------
+    LongTime
+        By increasing sigma2. A noiseless teacher that is recovered exactly for a ridge 0+ has
+        risk, sigma2 and threshold 0. ``stats`` has the number of evaluations of the integrals over
+        the spectrum, and the largest residuals of the two equations: (R + Delta)/(4 alpha sigma2)
+        - 1, and c - 1 + D/alpha.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    ConvergenceError
+        If a solution was not found.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 3.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(
+    ...     alpha=0.3, kappa=1.0, kappa_star=0.3, noise_var=0.1, ridge=0.05
+    ... )
+    >>> point = op.empirical_flow.long_time(problem)
+    >>> round(float(point.risk[0]), 6), round(float(point.rank[0]), 6)
+    (0.574238, 0.476531)
+    """
+    began = time.perf_counter()
+    law = _teacher(_problem(problem).teacher_law)
+    branch = _check.choice("branch", branch, ("all", "stable", "largest"))
+    found = law.long_time(problem.alpha, problem.kappa, problem.noise_var, problem.ridge)
+    kept: Any = slice(None)
+    if branch == "stable":
+        kept = found[0][_FIELDS.index("stable")] == 1
+    elif branch == "largest":
+        kept = slice(-1, None)
+    return conclude(_solutions(problem, found, began, {"branch": branch}, kept), throw)
+
+
+def curve(problem: Problem, sigma2: ArrayLike, *, throw: bool = True) -> LongTime:
+    """Return all solutions for given values of sigma2, with alpha as an outcome.
+
+    Parameters
+    ----------
+    problem : Problem
+        Widths, noise and ridge; `alpha` is ignored.
+    sigma2 : array_like
+        Values of (R + Delta)/(4 alpha), positive: a number or a sequence in any order.
+    throw : bool
+        Raise if there is a value without a solution; otherwise return the others with the status.
+
+    Returns
+    -------
+    LongTime
+        By increasing sigma2, then threshold; sigma2 is repeated where there are several solutions.
+        A fine grid shows folds, and solutions apart from the main branch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    ConvergenceError
+        If there is a value without a solution.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 4.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=1.0, kappa=0.25, kappa_star=0.25, ridge=1e-3)
+    >>> found = op.empirical_flow.curve(problem, [0.5, 2.0, 10.0])
+    >>> found.sigma2.tolist()
+    [0.5, 2.0, 2.0, 2.0, 10.0]
+    """
+    began = time.perf_counter()
+    law = _teacher(_problem(problem).teacher_law)
+    if isinstance(sigma2, (int, float)) or np.ndim(sigma2) == 0:
+        values = np.array([_positive("sigma2", sigma2)])
+    else:
+        values = np.sort(_check.vector("sigma2", sigma2))
+        if len(values) == 0 or values[0] <= 0:
+            raise _check.bad("sigma2", "at least one value, all > 0", values)
+    found = law.curve(problem.kappa, problem.noise_var, problem.ridge, values)
+    return conclude(_solutions(problem, found, began, {"sigma2": values}), throw)
+
+
+def spectrum(problem: Problem, *, root: int = 0) -> Spectrum:
+    """Return the spectrum of the student after long times.
+
+    Parameters
+    ----------
+    problem : Problem
+        As for `long_time`.
+    root : int
+        Which of its solutions, from 0; negative numbers count from the last.
+
+    Returns
+    -------
+    Spectrum
+        A curve for the eigenvalues > 0 with its edges, and an atom of mass 1 - rank at 0. Its
+        lowest edge is the gap between them, 0 if the ridge limits the rank and not the width.
+        Where the teacher is recovered exactly, its own spectrum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or there is no such solution.
+    ConvergenceError
+        If a solution was not found.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 3.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(
+    ...     alpha=0.3, kappa=0.4, kappa_star=0.3, noise_var=0.1, ridge=0.05
+    ... )
+    >>> learned = op.empirical_flow.spectrum(problem)
+    >>> position, mass = learned.atoms[0]
+    >>> position, round(mass, 6), round(float(learned.edges[0]), 6)
+    (0.0, 0.6, 0.258403)
+    """
+    solutions = long_time(problem)
+    index = _check.integer("root", root)
+    count = len(solutions.risk)
+    if not -count <= index < count:
+        raise _check.bad("root", f"from {-count} to {count - 1}", root)
+    tau, rank = float(solutions.threshold[index]), float(solutions.rank[index])
+    law = spectra.free_sum(problem.teacher_law, float(solutions.sigma2[index]))
+    cut = tau
+    if problem.kappa < 1.0 and rank >= problem.kappa * (1.0 - 1e-12):
+        cut = max(tau, _upper_quantile(law, problem.kappa))
+    # Where sigma2 = 0 the student is the teacher.
+    learned = list(law.atoms)
+    edges: list[float] = []
+    grids: list[FloatArray] = []
+    values: list[FloatArray] = []
+    for low, high in zip(law.edges[::2], law.edges[1::2], strict=True):
+        if high <= cut:
+            continue
+        start = max(low, cut)
+        angle = np.linspace(0.0, np.pi, _SPECTRUM_POINTS)
+        x = start + (high - start) * np.sin(angle / 2) ** 2
+        grids.append(x - tau)
+        values.append(law.density(x))
+        edges += [start - tau, high - tau]
+    atoms = learned if solutions.sigma2[index] == 0.0 else [(0.0, 1.0 - rank)]
+    return Spectrum(
+        problem=problem,
+        inputs={"root": index},
+        method="static equations",
+        status=solutions.status,
+        origin=make_origin(),
+        grid=np.concatenate(grids) if grids else np.zeros(1),
+        values=np.concatenate(values) if values else np.zeros(1),
+        atom_positions=np.array([position for position, _ in atoms]),
+        atom_masses=np.array([mass for _, mass in atoms]),
+        edges=np.array(edges),
+    )
+
+
+def _upper_quantile(law: spectra.Law, mass: float) -> float:
+    """Return the position with a mass above it: in a gap its upper end."""
+    x = float(law.quantile(1.0 - mass))
+    for low, high in itertools.pairwise(law.edges):
+        if abs(x - low) <= 1e-9 * (high - low) and law.density((low + high) / 2) == 0:
+            return high
+    return x
+
+
+def bayes_risk(
+    alpha: float, kappa_star: float, noise_var: float, *, teacher_scale: float = 1.0
+) -> float:
+    """Return the risk of the Bayes-optimal estimator, below which no student comes.
+
+    Parameters
+    ----------
+    alpha : float
+        Samples n/d^2; positive.
+    kappa_star : float
+        Width m*/d of the teacher; positive.
+    noise_var : float
+        Delta >= 0, variance of the label noise.
+    teacher_scale : float
+        a > 0, tr S*/d.
+
+    Returns
+    -------
+    float
+        Exactly 0 where a noiseless teacher is recovered: alpha >= kappa* - kappa*^2/2 for
+        kappa* < 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> round(op.empirical_flow.bayes_risk(0.3, 0.3, 0.1), 8)
+    0.42766723
+    """
+    return _core.flow_bayes_risk(
+        _positive("alpha", alpha),
+        _positive("kappa_star", kappa_star),
+        _positive("teacher_scale", teacher_scale),
+        _check.real("noise_var", noise_var, minimum=0.0),
+    )
+
+
+def optimal_ridge(problem: Problem) -> tuple[float, LongTime]:
+    """Return the ridge with the smallest risk after long times.
+
+    Parameters
+    ----------
+    problem : Problem
+        Samples, widths and noise; `ridge` is ignored.
+
+    Returns
+    -------
+    ridge : float
+        0 for the limit 0+. If no estimate is better than S = 0, the smallest ridge that gives it.
+    solutions : LongTime
+        `long_time` at this ridge. Where there are several solutions the first one is meant.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    ConvergenceError
+        If a solution was not found.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 4.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.3, kappa=1.0, kappa_star=0.2, noise_var=0.5)
+    >>> ridge, solutions = op.empirical_flow.optimal_ridge(problem)
+    >>> round(float(op.empirical_flow.long_time(problem).risk[0]), 3)
+    10.482
+    >>> round(ridge, 4), round(float(solutions.risk[0]), 4)
+    (0.265, 0.9627)
+    """
+    law = _teacher(_problem(problem).teacher_law)
+    ridge = law.optimal_ridge(problem.alpha, problem.kappa, problem.noise_var)
+    return ridge, long_time(problem.replace(ridge=ridge))
+
+
+def _positive(name: str, value: object) -> float:
+    return _check.real(name, value, minimum=0.0, strict_minimum=True)
+
+
+def recovery_threshold(kappa: float, kappa_star: float, *, ridge: str = "vanishing") -> float:
+    """Return the samples n/d^2 above which a noiseless teacher is recovered exactly.
+
+    Parameters
+    ----------
+    kappa : float
+        Width of the student; positive.
+    kappa_star : float
+        Width of the teacher; positive.
+    ridge : {"vanishing", "none"}
+        A ridge 0+, taken to 0 after long times, or none at all.
+
+    Returns
+    -------
+    float
+        inf for a student that is too narrow, ``kappa < min(kappa_star, 1)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    For kappa close to kappa* other solutions than recovery may be stable above the threshold
+    with a ridge 0+, and the threshold without a ridge may be the smaller one.
+    Source: ``docs/papers/empirical_flow.md`` section 4.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> round(op.empirical_flow.recovery_threshold(1.0, 0.2), 8)
+    0.25556197
+    """
+    kappa, kappa_star = _positive("kappa", kappa), _positive("kappa_star", kappa_star)
+    if _check.choice("ridge", ridge, ("vanishing", "none")) == "vanishing":
+        return _core.flow_recovery_threshold(kappa, kappa_star)
+    if kappa < min(kappa_star, 1.0):
+        return float("inf")
+    rank = min(kappa_star, 1.0)
+    if kappa >= (1.0 + rank) / 2.0:
+        return unique_threshold(kappa_star)
+    counted = kappa - kappa**2 / 2.0
+    return min(_core.flow_interpolation_threshold(kappa, kappa_star, 0.0), counted)
+
+
+def interpolation_threshold(kappa: float, kappa_star: float, noise_var: float) -> float:
+    """Return the samples n/d^2 above which a student with a ridge 0+ does not interpolate.
+
+    Parameters
+    ----------
+    kappa : float
+        Width of the student; positive.
+    kappa_star : float
+        Width of the teacher, of scale a = 1; positive.
+    noise_var : float
+        Delta >= 0, variance of the label noise; 0 is the limit of small noise, for a student that
+        is at least as wide as the teacher.
+
+    Returns
+    -------
+    float
+        Where the risk has its peak.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 4.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> round(op.empirical_flow.interpolation_threshold(1.0, 0.3, 0.1), 8)
+    0.33064541
+    >>> op.empirical_flow.interpolation_threshold(1.0, 0.3, 0.0)
+    0.3775
+    """
+    return _core.flow_interpolation_threshold(
+        _positive("kappa", kappa),
+        _positive("kappa_star", kappa_star),
+        _check.real("noise_var", noise_var, minimum=0.0),
+    )
+
+
+def unique_threshold(kappa_star: float) -> float:
+    """Return the samples n/d^2 above which only the teacher interpolates noiseless labels.
+
+    Parameters
+    ----------
+    kappa_star : float
+        Width of the teacher; positive.
+
+    Returns
+    -------
+    float
+        1/2 - (1 - kappa*)^2/4 among positive semi-definite matrices, 1/2 for kappa* >= 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `kappa_star` is not as described.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 4.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> op.empirical_flow.unique_threshold(0.5)
+    0.4375
+    """
+    return 0.5 - max(1.0 - _positive("kappa_star", kappa_star), 0.0) ** 2 / 4.0
+
+
+def saturation_width(kappa_star: float) -> float:
+    """Return the width kappa_c beyond which the recovery threshold does not depend on the width.
+
+    Parameters
+    ----------
+    kappa_star : float
+        Width of the teacher; positive.
+
+    Returns
+    -------
+    float
+        Rank over d of the solution at the threshold, for a ridge 0+; 1 for kappa* >= 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `kappa_star` is not as described.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 4.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> round(op.empirical_flow.saturation_width(0.3), 5)
+    0.53984
+    """
+    return _core.flow_saturation_width(_positive("kappa_star", kappa_star))
+
+
+# ---- the network itself --------------------------------------------------------------------------
 
 
 def teacher_eigenvalues(problem: Problem, dim: int) -> FloatArray:
@@ -201,9 +866,7 @@ def teacher_eigenvalues(problem: Problem, dim: int) -> FloatArray:
     """
     _problem(problem)
     dim = _check.integer("dim", dim, minimum=1)
-    law = problem.teacher_spectrum
-    if law is None:
-        law = spectra.marchenko_pastur(problem.kappa_star, problem.teacher_scale)
+    law = problem.teacher_law
     atoms = dict(law.atoms)
     pieces = [(position, position) for position in atoms]
     for start, stop in zip(law.edges[::2], law.edges[1::2], strict=True):
@@ -268,9 +931,7 @@ def stable_lr(problem: Problem) -> float:
     0.0327
     """
     _problem(problem)
-    law = problem.teacher_spectrum
-    if law is None:
-        law = spectra.marchenko_pastur(problem.kappa_star, problem.teacher_scale)
+    law = problem.teacher_law
     start = problem.init_scale**2 * (1.0 + 1.0 / math.sqrt(problem.kappa)) ** 2
     largest = max([start, *law.edges, *(position for position, _ in law.atoms)])
     feedback = (1.0 + 1.0 / math.sqrt(2.0 * problem.alpha)) ** 2
@@ -297,14 +958,18 @@ def _experiment(
     sensing = _check.choice("sensing", sensing, ("network", "goe"))
     teacher = _check.choice("teacher", teacher, ("random", "quantile"))
     given = problem.teacher_spectrum is not None
-    for name, units in (("alpha", d * d), ("kappa", d), ("kappa_star", d)):
-        value = getattr(problem, name)
-        if value * units < 1.0 - 1e-9 and not (given and name == "kappa_star"):
-            raise _check.bad(name, f"at least 1/{units} at dim = {d}", value)
+    taught = None if given else problem.kappa_star
+    for name, ratio, units in (
+        ("alpha", problem.alpha, d * d),
+        ("kappa", problem.kappa, d),
+        ("kappa_star", taught, d),
+    ):
+        if ratio is not None and ratio * units < 1.0 - 1e-9:
+            raise _check.bad(name, f"at least 1/{units} at dim = {d}", ratio)
     m, n = math.floor(problem.kappa * d + 0.5), math.floor(problem.alpha * d * d + 0.5)
     sizes = {"n": n, "m": m}
-    if not given:
-        sizes["m_star"] = math.floor(problem.kappa_star * d + 0.5)
+    if taught is not None:
+        sizes["m_star"] = math.floor(taught * d + 0.5)
     size = d * (d + 1) // 2
     if sensing == "network":
         nbytes = 8.0 * n * d
@@ -334,7 +999,7 @@ def _clock(lr: object, times: FloatArray) -> tuple[FloatArray, NDArray[np.int64]
         rate = _check.real("lr", lr, minimum=0.0, strict_minimum=True)
         return np.array([rate]), _check.steps("t", times, 1.0 / rate)
     rates = _check.vector("lr", lr)
-    if not (rates > 0.0).all():
+    if not len(rates) or not (rates > 0.0).all():
         raise _check.bad("lr", "a positive number, or a sequence of them", rates)
     grid = np.concatenate([[0.0], np.cumsum(rates)])
     slack = _check.GRID_TOLERANCE * np.maximum(times, rates.min())
@@ -409,7 +1074,8 @@ def simulate(
     -------
     FlowTrajectory
         With the replica axis first. A replica that diverges is marked and NaN from then on.
-        ``stats`` has "n", "m" and "m_star", and "gradients" over all replicas.
+        ``stats`` has "n", "m" and "m_star", and over all replicas "steps" and "gradients". After an
+        interruption it holds the replicas that were done, or else the first until then.
 
     Raises
     ------
@@ -442,13 +1108,13 @@ def simulate(
     sequence = _check.seed_sequence(seed)
     experiment = _experiment(problem, dim, sensing, teacher, sequence)
     times = _check.times("t", t)
-    if (lr is None) == (rtol is None):
-        raise _check.bad("lr", "given, or else rtol, but not both", lr)
+    rates, steps = np.empty(0), np.empty(0, dtype=np.int64)
+    if lr is not None:
+        rates, steps = _clock(lr, times)
     if rtol is not None:
         rtol = _check.real("rtol", rtol, minimum=0.0, strict_minimum=True)
-        rates, steps = np.empty(0), np.empty(0, dtype=np.int64)
-    else:
-        rates, steps = _clock(lr, times)
+    if (lr is None) == (rtol is None):
+        raise _check.bad("lr", "given, or else rtol, but not both", lr)
     eigenvalues = _check.boolean("eigenvalues", eigenvalues)
     replicas = _check.replicas(replicas)
     workers = _check.threads(threads)
@@ -461,7 +1127,7 @@ def simulate(
     _check.memory(
         min(workers, replicas) * working + 24.0 * replicas * len(times) * recorded,
         "the samples and the records",
-        "dim, alpha, threads, replicas or the times in t",
+        "replicas, the times in t, dim, alpha or threads",
     )
     if len(rates) and rates.max() > stable_lr(problem):
         warnings.warn(
@@ -474,6 +1140,7 @@ def simulate(
         "values": np.full((replicas, len(times), recorded), np.nan),
         "ended": np.zeros(replicas, dtype=bool),
         "failed": np.zeros(replicas, dtype=bool),
+        "steps": np.zeros(replicas, dtype=np.int64),
         "gradients": np.zeros(replicas, dtype=np.int64),
     }
     runs: dict[int, _core.Run] = {}
@@ -489,7 +1156,7 @@ def simulate(
     def note(replica: int) -> None:
         run = runs[replica]
         arrays["values"][replica] = _run.padded(run.values, len(times))
-        arrays["gradients"][replica] = run.evaluations
+        arrays["steps"][replica], arrays["gradients"][replica] = run.steps, run.evaluations
 
     def advance(_done: int, budget: int) -> int:
         group = np.flatnonzero(~arrays["ended"])[:workers].tolist()
@@ -513,14 +1180,17 @@ def simulate(
     def fraction() -> float:
         if times[-1] == 0.0:
             return 1.0
-        now = arrays["ended"].sum() + sum(run.time / times[-1] for run in runs.values())
+        # A checkpoint holds whole replicas: only these are then safely done.
+        begun = runs.values() if checkpoint is None else ()
+        now = arrays["ended"].sum() + sum(run.time / times[-1] for run in begun)
         return min(1.0, float(now) / replicas)
 
     def build(status: Status, stats: dict[str, float]) -> FlowTrajectory:
         for replica in runs:
             note(replica)
-        started = int(arrays["ended"].sum()) + len(runs)
-        values = arrays["values"][:started]
+        # After an interruption the replicas before the first that was not done; or that one.
+        shown = max(1, int(np.append(arrays["ended"], False).argmin()))
+        values = arrays["values"][:shown]
         risk, train_risk, trace, overlap = np.moveaxis(values[..., :4], 2, 0)
         return FlowTrajectory(
             problem=problem,
@@ -536,11 +1206,12 @@ def simulate(
             stats={
                 "seconds": stats["seconds"],
                 "threads": workers,
+                "steps": int(arrays["steps"].sum()),
                 "gradients": int(arrays["gradients"].sum()),
                 **experiment.sizes,
             },
             origin=make_origin(sequence),
-            diverged=arrays["failed"][:started],
+            diverged=arrays["failed"][:shown],
             t=times,
             risk=risk,
             train_risk=train_risk,
@@ -574,6 +1245,19 @@ def simulate(
         checkpoint=_run.Checkpoint(checkpoint, identity),
     )
     return conclude(result, throw)
+
+
+def minimise(
+    problem: Problem,
+    *,
+    dim: int,
+    sensing: str = "network",
+    teacher: str = "random",
+    replicas: int = 1,
+    seed: int | np.random.SeedSequence | None = 0,
+    tol: float = 1e-8,
+    restarts: int = 0,
+    max_iterations: int = 100_000,
 
 
 # ---- dynamical mean-field theory -----------------------------------------------------------------
@@ -786,16 +1470,37 @@ def dmft(
     throw: bool = True,
     progress: bool | Callable[[float], object] = False,
     checkpoint: PathLike | None = None,
-) -> DmftTrajectory:
-    """Solve the equations of dynamical mean-field theory, exact in discrete time.
 
+    """Minimise the loss of the network on samples, from the start of the flow, by L-BFGS.
+    """Solve the equations of dynamical mean-field theory, exact in discrete time.
     They describe gradient descent in the limit of high dimension. The kernels are built row by
     row from an effective process in matrices of size `dim`, without iteration.
+) -> DmftTrajectory:
+) -> LongTime:
 
     Parameters
     ----------
     problem : Problem
         The problem.
+    dim : int
+        The input dimension d; n, m and m* are alpha d^2, kappa d and kappa* d, rounded.
+    sensing : {"network", "goe"}
+        As in `simulate`.
+    teacher : {"random", "quantile"}
+        As in `simulate`.
+    replicas : int
+        Independent samples, teachers and starts, the same as those of `simulate`.
+    seed : int, SeedSequence or None
+        None draws fresh entropy; what was used is in ``origin``.
+    tol : float
+        Largest entry of the gradient over d at which a minimum counts as reached. Much below the
+        default, rounding of the objective stops the search.
+    restarts : int
+        Further starts of each replica; the lowest objective is kept.
+    max_iterations : int
+        Largest number of iterations from each start.
+
+
     t : (T,) array
         Physical times, learning rate times steps: multiples of `lr`.
     lr : float or sequence of float
@@ -830,6 +1535,22 @@ def dmft(
         Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
         result depends on it.
     throw : bool
+        Raise `ConvergenceError` if a replica does not reach `tol`; otherwise return what was
+        computed.
+    progress : bool or callable
+        Show a bar, or call with the fraction done.
+    checkpoint : path, optional
+        A file from which the same call continues after an interruption, to the same bits.
+
+    Returns
+    -------
+    LongTime
+        One entry for each replica. `stable` says which reached `tol`; `rank` counts eigenvalues of
+        S above 1e-4 of the largest; sigma2, threshold and c are NaN. ``stats`` has "n", "m",
+        "m_star", the number of replicas that "converged", their largest "gradient" over d, and the
+        "gradients" that were computed.
+
+
         Raise `ConvergenceError` if the kernels stop being finite; otherwise return what is.
     progress : bool or callable
         Show a bar, or call with the fraction done.
@@ -849,6 +1570,17 @@ def dmft(
     TypeError, ValueError
         If an argument is not as described.
     MemoryError
+        If the run would need more memory than is free.
+    ConvergenceError
+        If a replica does not reach `tol`.
+
+    Notes
+    -----
+    For kappa < 1 minima other than the lowest may be found at small d: compare medians, or use
+    `restarts`. Without a ridge the minimum depends on the start and on the method. Source:
+    ``docs/papers/empirical_flow.md`` section 6.
+
+
         If the history would need more memory than is free.
     ConvergenceError
         If the kernels stop being finite; its ``result`` holds all rows before.
@@ -867,6 +1599,121 @@ def dmft(
     Examples
     --------
     >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.4, kappa=1.0, kappa_star=0.3, ridge=0.1)
+    >>> found = op.empirical_flow.minimise(problem, dim=20, replicas=3)
+    >>> found.stable, found.stats["converged"]
+    (array([ True,  True,  True]), 3)
+    """
+    sequence = _check.seed_sequence(seed)
+    experiment = _experiment(problem, dim, sensing, teacher, sequence)
+    replicas = _check.replicas(replicas)
+    tol = _check.real("tol", tol, minimum=0.0, strict_minimum=True)
+    attempts = 1 + _check.integer("restarts", restarts, minimum=0)
+    max_iterations = _check.integer("max_iterations", max_iterations, minimum=1)
+    workers = _check.threads(threads)
+    throw = _check.boolean("throw", throw)
+    d, m = int(dim), experiment.sizes["m"]
+    _check.memory(experiment.nbytes + 320.0 * d * m, "the samples", "dim or alpha")
+    fields = ("risk", "train_risk", "trace", "overlap", "objective", "rank", "gradient")
+    arrays: dict[str, NDArray[Any]] = {
+        **{name: np.full(replicas, np.nan) for name in fields},
+        "gradients": np.zeros(1, dtype=np.int64),
+    }
+
+    def minimise_from(network: _core.Network, attempt: int) -> dict[str, float]:
+        train_risk, count = np.nan, 0
+
+        def objective(weights: FloatArray) -> tuple[float, FloatArray]:
+            nonlocal train_risk, count
+            count += 1
+            train_risk, gradient = network.loss_gradient(weights.reshape(d, m))
+            ridge = 0.5 * problem.ridge * float(np.square(weights).sum()) / d
+            return train_risk / 8.0 + ridge, gradient.ravel() / d
+
+        weights = network.start(attempt).ravel()
+        # A line search that fails at rounding starts once more, without the old curvature.
+        for _ in range(3):
+            found = optimize.minimize(
+                objective,
+                weights,
+                jac=True,
+                method="L-BFGS-B",
+                options={
+                    "gtol": tol,
+                    "ftol": 0.0,
+                    "maxiter": max_iterations,
+                    "maxfun": 2 * max_iterations,
+                },
+            )
+            weights = found.x
+            if found.status != 2:
+                break
+        value, gradient = objective(weights)
+        measured = network.measure(weights.reshape(d, m), train_risk)
+        eigenvalues = measured[4:]
+        arrays["gradients"] += count
+        return {
+            **dict(zip(fields[:4], measured[:4].tolist(), strict=True)),
+            "objective": value,
+            "rank": float((eigenvalues > 1e-4 * eigenvalues[-1]).mean()),
+            "gradient": float(np.abs(gradient).max()),
+        }
+
+    def advance(done: int, _budget: int) -> int:
+        with _blas.one_thread():
+            network = _core.Network(experiment.core, done, workers)
+            found = [minimise_from(network, attempt) for attempt in range(attempts)]
+        lowest = min(found, key=lambda entry: (entry["gradient"] > tol, entry["objective"]))
+        for name in fields:
+            arrays[name][done] = lowest[name]
+        return 1
+
+    def build(status: Status, stats: dict[str, float]) -> LongTime:
+        count = int(stats["steps"])
+        values = {name: arrays[name][:count] for name in fields}
+        gradient = values.pop("gradient")
+        converged = gradient <= tol
+        if status is Status.SUCCESS and not converged.all():
+            status = Status.NOT_CONVERGED
+        unknown = np.full(count, np.nan)
+        return LongTime(
+            problem=problem,
+            inputs={"dim": d, "sensing": sensing, "teacher": teacher, "tol": tol},
+            method="L-BFGS",
+            status=status,
+            stats={
+                "seconds": stats["seconds"],
+                "threads": workers,
+                "gradients": int(arrays["gradients"][0]),
+                "converged": int(converged.sum()),
+                "gradient": float(gradient.max(initial=0.0)),
+                **experiment.sizes,
+            },
+            origin=make_origin(sequence),
+            alpha=np.full(count, problem.alpha),
+            sigma2=unknown,
+            threshold=unknown,
+            c=unknown,
+            stable=converged,
+            **values,
+        )
+
+    identity = _run.fingerprint(
+        problem,
+        function="empirical_flow.minimise",
+        dim=d,
+        sensing=sensing,
+        teacher=teacher,
+        replicas=replicas,
+        seed=sequence,
+        tol=tol,
+        restarts=attempts,
+        max_iterations=max_iterations,
+    )
+    result = _run.drive(
+        replicas,
+
+
     >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=0.5, kappa_star=0.3, ridge=0.1)
     >>> run = op.empirical_flow.dmft(problem, [0.0, 1.0, 2.0], lr=0.05, dim=20)
     >>> bool((run.risk[1:] < run.risk[0]).all()), run.response[0, 1]
@@ -1031,6 +1878,12 @@ def dmft(
         advance,
         build,
         progress=progress,
+        label="empirical_flow.minimise",
+        checkpoint=_run.Checkpoint(checkpoint, identity),
+    )
+    return conclude(result, throw)
+
+
         label="empirical_flow.dmft",
         checkpoint=_run.Checkpoint(checkpoint, identity),
     )

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -907,6 +907,17 @@ class Jacobi(_ClosedForm):
         small = self._pair[0]
         return 1 - small, 1 - 2 * small
 
+    @property
+    def interval_resolvent(self) -> tuple[float, float, float, float, float, float, float]:
+        """Ends low and high, unit, factor, slope, shift and mass of the part with a density.
+
+        Its Cauchy transform at z = unit u is factor/(slope u - shift + root), with
+        root = sqrt(u - low) sqrt(u - high).
+        """
+        first, second = self._resolvent_slopes
+        factor = 2 * first * self._mass / self._unit
+        return *self._ends, self._unit, factor, second, self._low_gap, self._mass
+
     def _centre(self, u: FloatArray) -> FloatArray:
         return (_over(self._high_gap, 1 - u) - _over(self._low_gap, u)) / (2 * self._pair[0])
 
@@ -1757,3 +1768,57 @@ def free_sum(law: Law, variance: float) -> Law:
     if isinstance(law, Semicircle):
         return Semicircle(law.variance + variance)
     return FreeSum(law, variance)
+
+
+def to_plain(law: Law) -> dict[str, Any]:
+    """Return a law as plain data that JSON can hold exactly; `from_plain` makes it a law again.
+
+    Raises
+    ------
+    TypeError
+        If the law is not one of this module.
+
+    Examples
+    --------
+    >>> from overparam import spectra
+    >>> spectra.to_plain(spectra.semicircle(2.0))
+    {'kind': 'Semicircle', 'variance': 2.0}
+    """
+    if _LAWS.get(type(law).__name__) is not type(law):
+        raise _check.bad("law", "one of op.spectra to become plain data", law, TypeError)
+    plain: dict[str, Any] = {"kind": type(law).__name__}
+    for field in dataclasses.fields(cast(Any, law)):
+        value = getattr(law, field.name)
+        plain[field.name] = to_plain(value) if isinstance(value, Law) else value
+    return plain
+
+
+def from_plain(data: Mapping[str, Any]) -> Law:
+    """Return the law of `to_plain`, also after a passage through JSON.
+
+    Raises
+    ------
+    ValueError
+        If the data do not name a law of this module.
+
+    Examples
+    --------
+    >>> from overparam import spectra
+    >>> spectra.from_plain({"kind": "Semicircle", "variance": 2.0})
+    Semicircle(variance=2.0)
+    """
+    kind = _LAWS.get(data.get("kind", ""))
+    if kind is None:
+        raise _check.bad("data", "those of a law of op.spectra", dict(data))
+    return kind(
+        **{
+            name: from_plain(value) if isinstance(value, Mapping) else value
+            for name, value in data.items()
+            if name != "kind"
+        }
+    )
+
+
+_LAWS: dict[str, Callable[..., Law]] = {
+    kind.__name__: kind for kind in (Discrete, FreeSum, Jacobi, MarchenkoPastur, Semicircle)
+}
