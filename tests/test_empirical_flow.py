@@ -177,6 +177,10 @@ def test_long_time_is_a_result():
         assert values.dtype == np.float64
         assert values.shape == (1,)
         assert not values.flags.writeable
+    residuals = [value for name, value in result.stats.items() if name.startswith("residual")]
+    assert len(residuals) == 2
+    assert max(residuals) < 1e-12
+    assert_array_equal(flow.long_time(problem, throw=False).risk, result.risk)
 
 
 # Reference values.
@@ -848,12 +852,12 @@ def test_optimal_ridge_beats_a_grid(alpha, kappa, kappa_star, noise_var):
     ridge, best = flow.optimal_ridge(problem)
     assert best.problem == problem.replace(ridge=ridge)
     assert ridge > 0
-    risk = float(best.risk[best.stable].max())
+    risk = float(best.risk[0])
     for other in np.concatenate(
         [[0.0], np.geomspace(1e-4, 10, 40), ridge * np.array([0.99, 1.01])]
     ):
         roots = flow.long_time(problem.replace(ridge=float(other)))
-        assert roots.risk[roots.stable].max() >= risk * (1 - 1e-12)
+        assert roots.risk[0] >= risk * (1 - 1e-12)
     assert risk >= flow.bayes_risk(alpha, kappa_star, noise_var)
     # The problem's own ridge does not matter.
     assert flow.optimal_ridge(problem.replace(ridge=0.7))[0] == ridge
@@ -878,6 +882,16 @@ def test_optimal_ridge_removes_the_peak():
     assert np.all(np.diff(risks) < 0)
     assert np.all(np.array(risks) < entry["R"])
     assert np.any(np.diff(entry["R"]) > 0)
+
+
+def test_optimal_ridge_without_noise_or_signal():
+    """No ridge where the teacher is recovered; S = 0 where nothing can be learned."""
+    problem = Problem(alpha=0.4, kappa=1.0, kappa_star=0.2)
+    ridge, best = flow.optimal_ridge(problem)
+    assert ridge == best.risk[0] == 0
+    ridge, best = flow.optimal_ridge(problem.replace(noise_var=1e4))
+    assert_allclose(best.risk, 12.0, rtol=1e-9)
+    assert np.all(flow.long_time(problem.replace(noise_var=1e4, ridge=0.9 * ridge)).risk > 12)
 
 
 # General teachers.
@@ -912,7 +926,7 @@ def test_quantiles_of_marchenko_pastur():
     assert errors[1] < 2e-3
 
 
-TEACHERS = {
+TEACHER_LAWS = {
     "three atoms": spectra.discrete([0.0, 1.0, 3.0], [0.5, 0.3, 0.2]),
     "one atom": spectra.discrete([2.0], [1.0]),
     "principal angles": spectra.jacobi(0.5, 0.25),
@@ -922,7 +936,7 @@ TEACHERS = {
 
 def plain_law(name):
     """Atoms and weights of a teacher, dense enough to stand for it at the sigma of the test."""
-    law = TEACHERS[name]
+    law = TEACHER_LAWS[name]
     if name == "principal angles":
         nodes, weights = naive.jacobi_nodes(0.5, 0.25, n=120, reach=25.0)
         return nodes[weights > 1e-14], weights[weights > 1e-14]
@@ -933,7 +947,7 @@ def plain_law(name):
 
 
 @pytest.mark.parametrize("kappa", [0.3, 1.0])
-@pytest.mark.parametrize("name", TEACHERS)
+@pytest.mark.parametrize("name", TEACHER_LAWS)
 def test_general_teachers_against_naive(name, kappa):
     problem = Problem(
         alpha=0.3,
@@ -941,10 +955,28 @@ def test_general_teachers_against_naive(name, kappa):
         kappa_star=1.0,
         noise_var=1.0,
         ridge=0.05,
-        teacher_spectrum=TEACHERS[name],
+        teacher_spectrum=TEACHER_LAWS[name],
     )
     roots = flow.long_time(problem)
     assert_solutions(roots, problem, teacher=plain_law(name), rtol=1e-7, n=120)
+
+
+@pytest.mark.parametrize("name", TEACHER_LAWS)
+def test_spectra_of_general_teachers(name):
+    """The law of the teacher plus a semicircle, cut and shifted."""
+    law = TEACHER_LAWS[name]
+    problem = Problem(
+        alpha=0.3, kappa=0.3, kappa_star=1.0, noise_var=0.1, ridge=0.02, teacher_spectrum=law
+    )
+    (root, *_), spectrum = flow.long_time(problem).sigma2, flow.spectrum(problem)
+    tau = float(flow.long_time(problem).threshold[0])
+    free = spectra.free_sum(law, float(root))
+    assert_allclose(spectrum.edges[-1], free.edges[-1] - tau, rtol=1e-9)
+    assert_allclose(spectrum.edges[0], free.quantile(0.7) - tau, rtol=1e-6)
+    low, high = spectrum.edges[0], spectrum.edges[-1]
+    s = low + (high - low) * np.array([0.2, 0.5, 0.9])
+    assert_allclose(spectrum.density(s), free.density(s + tau), rtol=1e-3, atol=1e-4)
+    assert_allclose(spectrum.moments(1), flow.long_time(problem).trace[0], rtol=1e-4)
 
 
 def test_a_semicircle_adds_to_the_noise():
@@ -954,7 +986,7 @@ def test_a_semicircle_adds_to_the_noise():
         kappa=1.0,
         kappa_star=1.0,
         noise_var=0.4,
-        teacher_spectrum=TEACHERS["semicircle"],
+        teacher_spectrum=TEACHER_LAWS["semicircle"],
     )
     found = only(flow.long_time(problem))
     # Nothing is cut: D = 1/2 and R = 4 sigma^2 D as in the case of one atom.
@@ -965,7 +997,7 @@ def test_a_semicircle_adds_to_the_noise():
 
 def test_teachers_at_little_noise():
     """Gaps of a discrete teacher that open as sigma -> 0."""
-    law = TEACHERS["three atoms"]
+    law = TEACHER_LAWS["three atoms"]
     problem = Problem(
         alpha=1.0, kappa=0.5, kappa_star=1.0, noise_var=1e-3, ridge=1e-3, teacher_spectrum=law
     )
