@@ -21,7 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,6 +48,7 @@ __all__ = [
     "FlowTrajectory",
     "LongTime",
     "Problem",
+    "SteadyState",
     "bayes_risk",
     "curve",
     "dmft",
@@ -1330,6 +1331,113 @@ class DmftTrajectory(FlowTrajectory):
     residual_correlation_sem: FloatArray = array_field("step", "step_2")
     memory_sum: FloatArray = array_field("step")
     memory_sum_sem: FloatArray = array_field("step")
+
+    def steady_state(self, *, tolerance: float = 0.02) -> SteadyState:
+        """Compare the end of the run with the state after infinitely long times.
+
+        Parameters
+        ----------
+        tolerance : float
+            Change over the second half of the run, relative to the value, beyond which a quantity
+            counts as drifting.
+
+        Returns
+        -------
+        SteadyState
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the tolerance is not a number >= 0, or the run has no step.
+
+        Notes
+        -----
+        Without a ridge, `long_time` gives the limit of a ridge 0+, which is that of the flow only
+        where the minimum is unique: beyond `unique_threshold`. Source:
+        ``docs/papers/empirical_flow.md`` section 2.
+
+        Examples
+        --------
+        >>> import overparam as op
+        >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=1.2, kappa_star=0.8, ridge=0.1)
+        >>> run = op.empirical_flow.dmft(problem, [1.0], lr=0.05, dim=30)
+        >>> state = run.steady_state()
+        >>> bool(state.value[1] > state.limit[1])
+        True
+        """
+        tolerance = _check.real("tolerance", tolerance, minimum=0.0)
+        if len(self.steps) < 2:
+            raise _check.bad("t", "at least one step long for a drift", self.t)
+        problem = cast(Problem, self.problem)
+        problem = problem.replace(ridge=float(np.ravel(self.inputs["ridge"])[-1]))
+        rows = [int(np.searchsorted(self.step_times, 0.5 * self.step_times[-1])), -1]
+        values, errors = (
+            np.array([np.diagonal(C)[rows], np.diagonal(residual)[rows], total[rows]])
+            for C, residual, total in (
+                (self.correlation, self.residual_correlation, self.memory_sum),
+                (self.correlation_sem, self.residual_correlation_sem, self.memory_sum_sem),
+            )
+        )
+        states = long_time(problem, branch="stable")
+        root = int(np.argmin(np.abs(states.risk - values[0, 1])))
+        drift = values[:, 1] - values[:, 0]
+        return SteadyState(
+            problem=problem,
+            method="long_time",
+            status=Status.SUCCESS,
+            origin=self.origin,
+            value=values[:, 1],
+            value_sem=errors[:, 1],
+            limit=np.array([states.risk[root], states.train_risk[root], states.c[root]]),
+            drift=drift,
+            drift_sem=np.hypot(errors[:, 0], errors[:, 1]),
+            drifting=np.abs(drift) > tolerance * np.abs(values[:, 1]),
+            tolerance=tolerance,
+        )
+
+
+@record
+class SteadyState(Point):
+    """The end of a run of `dmft` beside the state after infinitely long times.
+
+    All arrays have an entry for each of `names`: risk, train risk, and the memory sum, c.
+
+    Attributes
+    ----------
+    value, value_sem : (3,) array
+        At the end of the run, with the standard error.
+    limit : (3,) array
+        Of `long_time`: the stable solution whose risk is nearest.
+    drift, drift_sem : (3,) array
+        Change over the second half of the run.
+    drifting : (3,) array of bool
+        Whether the drift exceeds the tolerance times the value.
+    tolerance : float
+        That tolerance.
+
+    Notes
+    -----
+    Relaxation is a power law: the distance that is left is of the order of the drift. Source:
+    ``docs/papers/empirical_flow.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=1.2, kappa_star=0.8, ridge=0.1)
+    >>> run = op.empirical_flow.dmft(problem, [1.0], lr=0.05, dim=30)
+    >>> op.empirical_flow.SteadyState.names, run.steady_state().drifting.tolist()
+    (('risk', 'train_risk', 'memory_sum'), [True, True, True])
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("risk", "train_risk", "memory_sum")
+
+    value: FloatArray = array_field("quantity")
+    value_sem: FloatArray = array_field("quantity")
+    limit: FloatArray = array_field("quantity")
+    drift: FloatArray = array_field("quantity")
+    drift_sem: FloatArray = array_field("quantity")
+    drifting: BoolArray = array_field("quantity", dtype=np.bool_)
+    tolerance: float = array_field()
 
 
 class _Effective:
