@@ -7,14 +7,15 @@ the rest. Its naive formulas are in naive.py.
 import dataclasses
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from overparam import empirical_flow, sgd, spectra
 from overparam import population_flow as flow
-from overparam import sgd, spectra
 from overparam._problem import BaseProblem
 from overparam.results import Result, Status
 from scipy import stats
@@ -86,9 +87,9 @@ class Room:
     """One room's cases.
 
     `theories` and `simulations` return trajectories of one class, at the same times `t` in one
-    room. The first of each are compared. `points` return other results (also trajectories whose
-    times are not such a `t`) and `numbers` plain numbers and arrays. Together they call every
-    public function, each by a name of its own. Functions need not take a problem.
+    room. The first of each are compared, if there are theories. `points` return other results (also
+    trajectories whose times are not such a `t`) and `numbers` plain numbers and arrays. Together
+    they call every public function, each by a name of its own. Functions need not take a problem.
     """
 
     problem: BaseProblem
@@ -393,7 +394,127 @@ def population_flow_room() -> Room:
     )
 
 
-ROOMS = {"sgd": sgd_room(), "population_flow": population_flow_room()}
+# ---- empirical_flow ----
+
+
+def empirical_flow_room() -> Room:
+    problem = empirical_flow.Problem(
+        alpha=0.4, kappa=0.5, kappa_star=0.3, noise_var=0.2, ridge=0.05
+    )
+    times = [0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
+    # All times of the tests are on the grid of the learning rate.
+    run = {"problem": problem, "t": times, "dim": 8, "replicas": 9, "seed": 5}
+    widths = {"kappa": 0.4, "kappa_star": 0.3}
+
+    def simulate(**changes):
+        return Call(empirical_flow.simulate, {**run, **changes})
+
+    def unstable(**arguments):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return empirical_flow.simulate(**arguments)
+
+    number = [("1", TypeError), (True, TypeError), (math.nan, ValueError), (math.inf, ValueError)]
+    positive = [*number, (0.0, ValueError), (-1.0, ValueError), (None, TypeError)]
+    weight = [*number, (-0.5, ValueError), (None, TypeError)]
+    name = [("fastest", ValueError), (1, TypeError), (None, TypeError)]
+    count = [(0, ValueError), (2.0, TypeError), ("2", TypeError), (None, TypeError)]
+    negative = spectra.discrete([-1.0, 1.0], [0.5, 0.5])
+    return Room(
+        problem=problem,
+        wrong={
+            "alpha": positive,
+            "kappa": positive,
+            "kappa_star": positive,
+            "noise_var": weight,
+            "ridge": weight,
+            "teacher_scale": positive,
+            "init_scale": positive,
+            "teacher_spectrum": [(1.0, TypeError), ("gaussian", TypeError), (negative, ValueError)],
+        },
+        wrong_arguments={
+            "alpha": positive,
+            "kappa": positive,
+            "kappa_star": positive,
+            "noise_var": weight,
+            "teacher_scale": positive,
+            "sigma2": [
+                (None, TypeError),
+                ([], ValueError),
+                ([-1.0], ValueError),
+                ([0.0], ValueError),
+                ([[1.0]], ValueError),
+                ([math.nan], ValueError),
+            ],
+            "branch": name,
+            "root": [(-1, ValueError), (5, ValueError), (0.0, TypeError), (None, TypeError)],
+            "lr": [(0.0, ValueError), ([], ValueError), ([[0.1]], ValueError)],
+            "sensing": name,
+            "teacher": name,
+            "eigenvalues": [(1, TypeError), (None, TypeError)],
+            "tol": positive,
+            "restarts": [(-1, ValueError), (1.0, TypeError), (None, TypeError)],
+            "max_iterations": count,
+        },
+        theories={},
+        simulations={
+            "simulate": simulate(lr=1 / 220),
+            "simulate-goe": simulate(
+                lr=1 / 220, sensing="goe", teacher="quantile", eigenvalues=True
+            ),
+            "simulate-flow": simulate(rtol=1e-10),
+            "simulate-many": simulate(
+                problem=problem.replace(alpha=1.2), rtol=1e-10, sensing="goe"
+            ),
+        },
+        points={
+            "long_time": Call(empirical_flow.long_time, {"problem": problem}),
+            "curve": Call(empirical_flow.curve, {"problem": problem, "sigma2": [0.1, 1.0]}),
+            "spectrum": Call(empirical_flow.spectrum, {"problem": problem}),
+            "minimise": Call(
+                empirical_flow.minimise,
+                {"problem": problem, "dim": 8, "replicas": 2, "seed": 5},
+            ),
+        },
+        numbers={
+            "optimal_ridge": Call(empirical_flow.optimal_ridge, {"problem": problem}),
+            "bayes_risk": Call(
+                empirical_flow.bayes_risk, {"alpha": 0.3, "kappa_star": 0.5, "noise_var": 0.2}
+            ),
+            "recovery_threshold": Call(
+                empirical_flow.recovery_threshold, {**widths, "ridge": "none"}
+            ),
+            "interpolation_threshold": Call(
+                empirical_flow.interpolation_threshold, {**widths, "noise_var": 0.2}
+            ),
+            "unique_threshold": Call(empirical_flow.unique_threshold, {"kappa_star": 0.3}),
+            "saturation_width": Call(empirical_flow.saturation_width, {"kappa_star": 0.3}),
+            "stable_lr": Call(empirical_flow.stable_lr, {"problem": problem}),
+            "teacher_eigenvalues": Call(
+                empirical_flow.teacher_eigenvalues, {"problem": problem, "dim": 8}
+            ),
+        },
+        failing={
+            "few steps": (
+                simulate(rtol=1e-6, max_steps=3, t=[0.0, 1e-4, 500.0], replicas=2),
+                Status.MAX_STEPS,
+            ),
+            "few iterations": (
+                Call(empirical_flow.minimise, {"problem": problem, "dim": 8, "max_iterations": 2}),
+                Status.NOT_CONVERGED,
+            ),
+        },
+        diverging=Call(unstable, {**run, "t": [0.0, 1000.0, 2000.0], "lr": 10.0}),
+        partly_diverging=Call(unstable, {**run, "lr": 0.125, "replicas": 40}),
+        random_starts=True,
+    )
+
+
+ROOMS = {
+    "sgd": sgd_room(),
+    "population_flow": population_flow_room(),
+    "empirical_flow": empirical_flow_room(),
+}
 
 
 def over_rooms(*kinds, rooms=ROOMS):

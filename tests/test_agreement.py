@@ -6,6 +6,7 @@ many numbers as are compared (`cases.standard_errors`). Finite-size term: where 
 size of that term; elsewhere none, at dimensions so large that it is below a tenth of a standard
 error (N = 20 000 with 64 replicas: the ratio is of order sqrt(64 / 20 000)). For population_flow,
 whose limit at finite kappa d has the largest term of order 1/d, 2/d of the value for the others.
+For empirical_flow 2/d of the value, and in the slow tests none after an extrapolation in 1/d.
 """
 
 import cases
@@ -15,8 +16,8 @@ import overparam as op
 import pytest
 from cases import sgd_arguments, standard_errors
 from numpy.testing import assert_allclose
+from overparam import empirical_flow, sgd
 from overparam import population_flow as flow
-from overparam import sgd
 from overparam.sgd import Overlaps, Problem
 from scipy import stats
 
@@ -266,6 +267,56 @@ def test_population_flow_approaches_the_hard_constraint_as_one_over_d():
     s = -0.5 * missing * dims / (1 + 0.5 * gamma * dims)
     residual = missing + gamma * s**2 - hard.distance2[-1]
     assert (np.abs(deviations - residual) <= bound * errors + 0.2 * np.abs(residual)).all()
+
+
+# ---- empirical_flow ------------------------------------------------------------------------------
+
+# Widths that are integers at all dimensions below; the second is narrow, without other roots.
+MINIMA = {
+    "wide": {"alpha": 0.5, "kappa": 1.2, "kappa_star": 0.8, "noise_var": 0.5, "ridge": 0.1},
+    "narrow": {"alpha": 0.5, "kappa": 0.4, "kappa_star": 0.5, "noise_var": 0.2, "ridge": 0.1},
+}
+MINIMA_FIELDS = ("risk", "train_risk", "trace", "overlap", "objective")
+
+
+def minima(name, dim, sensing, replicas, seed=3):
+    """The fields of minima of the network, (fields, replicas), and those of the theory."""
+    problem = empirical_flow.Problem(**MINIMA[name])
+    run = {"sensing": sensing, "teacher": "quantile", "replicas": replicas, "seed": seed}
+    found = empirical_flow.minimise(problem, dim=dim, **run)
+    theory = empirical_flow.long_time(problem)
+    assert len(theory.risk) == 1
+    return (
+        np.array([getattr(found, field) for field in MINIMA_FIELDS]),
+        np.array([getattr(theory, field)[0] for field in MINIMA_FIELDS]),
+    )
+
+
+@pytest.mark.parametrize("name", MINIMA)
+def test_empirical_flow_minima_follow_the_static_equations(name):
+    """With GOE sensing corrections of the mean are of relative order 1/d: at most 2/d."""
+    dim, replicas = 40, 16
+    values, theory = minima(name, dim, "goe", replicas)
+    allowed = standard_errors(len(theory), replicas) * stats.sem(values, axis=1)
+    error = np.abs(values.mean(axis=1) - theory)
+    assert (error <= allowed + 2 / dim * theory).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sensing", ["goe", "network"])
+@pytest.mark.parametrize("name", MINIMA)
+def test_empirical_flow_minima_approach_the_static_equations(name, sensing):
+    """The means at three dimensions, extrapolated by a parabola in 1/d, are the theory."""
+    dims, replicas = np.array([20, 40, 80]), np.array([400, 200, 100])
+    means, errors = [], []
+    for dim, count in zip(dims, replicas, strict=True):
+        values, theory = minima(name, int(dim), sensing, int(count), seed=int(dim))
+        means.append(values.mean(axis=1))
+        errors.append(stats.sem(values, axis=1))
+    weights = np.linalg.inv(np.stack([1 / dims**power for power in (0.0, 1.0, 2.0)], axis=1))[0]
+    limit = weights @ means
+    error = np.sqrt(weights**2 @ np.square(errors))
+    assert (np.abs(limit - theory) <= standard_errors(len(theory), replicas.min()) * error).all()
 
 
 def test_every_room_is_compared():

@@ -25,7 +25,6 @@ from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
 
 from overparam import _blas, _check, _core, _run, spectra
 from overparam._core import Status
@@ -1064,7 +1063,8 @@ def simulate(
     max_steps : int
         Largest number of steps of the adaptive method.
     throw : bool
-        Raise `ConvergenceError` if all replicas fail; otherwise return what was computed.
+        Raise `ConvergenceError` if all replicas diverge, or if one reaches `max_steps`; otherwise
+        return what was computed.
     progress : bool or callable
         Show a bar, or call with the fraction done.
     checkpoint : path, optional
@@ -1085,7 +1085,8 @@ def simulate(
     MemoryError
         If the run would need more memory than is free.
     ConvergenceError
-        If all replicas fail; its ``result`` holds the trajectory until then.
+        If all replicas diverge, or one reaches `max_steps` or a tolerance that cannot be met; its
+        ``result`` holds the trajectories until then.
 
     Warns
     -----
@@ -1140,7 +1141,7 @@ def simulate(
     arrays: dict[str, NDArray[Any]] = {
         "values": np.full((replicas, len(times), recorded), np.nan),
         "ended": np.zeros(replicas, dtype=bool),
-        "failed": np.zeros(replicas, dtype=bool),
+        "status": np.full(replicas, Status.SUCCESS.value),
         "steps": np.zeros(replicas, dtype=np.int64),
         "gradients": np.zeros(replicas, dtype=np.int64),
     }
@@ -1175,7 +1176,7 @@ def simulate(
             if finished:
                 note(replica)
                 arrays["ended"][replica] = True
-                arrays["failed"][replica] = runs.pop(replica).status is not Status.SUCCESS
+                arrays["status"][replica] = runs.pop(replica).status.value
         return max(1, count)
 
     def fraction() -> float:
@@ -1192,6 +1193,10 @@ def simulate(
         # After an interruption the replicas before the first that was not done; or that one.
         shown = max(1, int(np.append(arrays["ended"], False).argmin()))
         values = arrays["values"][:shown]
+        diverged = arrays["status"][:shown] == Status.DIVERGED.value
+        stopped = arrays["status"][:shown][~diverged].tolist()
+        if status is Status.SUCCESS and any(stopped):
+            status = Status(max(stopped))
         risk, train_risk, trace, overlap = np.moveaxis(values[..., :4], 2, 0)
         return FlowTrajectory(
             problem=problem,
@@ -1212,7 +1217,7 @@ def simulate(
                 **experiment.sizes,
             },
             origin=make_origin(sequence),
-            diverged=arrays["failed"][:shown],
+            diverged=diverged,
             t=times,
             risk=risk,
             train_risk=train_risk,
@@ -1712,6 +1717,8 @@ def dmft(
     >>> found.stable, found.stats["converged"]
     (array([ True,  True,  True]), 3)
     """
+    from scipy.optimize import minimize
+
     sequence = _check.seed_sequence(seed)
     experiment = _experiment(problem, dim, sensing, teacher, sequence)
     replicas = _check.replicas(replicas)
@@ -1741,7 +1748,7 @@ def dmft(
         weights = network.start(attempt).ravel()
         # A line search that fails at rounding starts once more, without the old curvature.
         for _ in range(3):
-            found = optimize.minimize(
+            found = minimize(
                 objective,
                 weights,
                 jac=True,
