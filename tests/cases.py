@@ -455,8 +455,18 @@ def empirical_flow_room() -> Room:
             "tol": positive,
             "restarts": [(-1, ValueError), (1.0, TypeError), (None, TypeError)],
             "max_iterations": count,
+            "groups": [(0, ValueError), (3, ValueError), (2.0, TypeError), ("2", TypeError)],
+            "probes": count,
+            "momentum": [*weight, (1.0, ValueError)],
+            "storage": name,
+            "extrapolate": [(1, TypeError), (None, TypeError)],
         },
-        theories={},
+        theories={
+            "dmft": Call(
+                empirical_flow.dmft,
+                {"problem": problem, "t": times, "lr": 1 / 40, "dim": 8, "replicas": 4, "seed": 5},
+            ),
+        },
         simulations={
             "simulate": simulate(lr=1 / 220),
             "simulate-goe": simulate(

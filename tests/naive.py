@@ -1978,19 +1978,18 @@ def oja_flow(W, S_star, t):
 # empirical_flow: dynamical mean-field theory (section 2)
 
 
-def goe(rng, *shape):
-    """Matrices of the standard GOE: variance 1/d off the diagonal and 2/d on it."""
-    A = rng.standard_normal(shape)
-    return (A + np.swapaxes(A, -1, -2)) / np.sqrt(2 * shape[-1])
-
-
 def dmft_draws(rng, d, m, S_star, T, *, init_scale=1.0, replicas=1, probes=1):
-    """Starts (R, d, m), teachers (R, d, d), normals of the noise and probes."""
+    """Starts (R, d, m), teachers (R, d, d), normals of the noise and probes, both of GOE(d)."""
+
+    def matrices(*shape):
+        drawn = [math.sqrt(2 / d) * goe(rng, d) for _ in range(math.prod(shape))]
+        return np.reshape(drawn, (*shape, d, d))
+
     return (
-        init_scale / np.sqrt(m) * rng.standard_normal((replicas, d, m)),
+        init_scale / math.sqrt(m) * rng.standard_normal((replicas, d, m)),
         np.broadcast_to(S_star, (replicas, d, d)),
-        goe(rng, replicas, T, d, d),
-        goe(rng, replicas, probes, T, d, d),
+        matrices(replicas, T),
+        matrices(replicas, probes, T),
     )
 
 

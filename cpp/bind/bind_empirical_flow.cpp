@@ -261,9 +261,11 @@ std::map<std::string, std::pair<std::string, std::vector<Index>>> effective_layo
             {"stein", {"float64", line}}};
 }
 
+using Arrays = py::typing::Dict<py::str, py::array>;
+
 // Calls f with the state that `arrays` hold, in the precision of its history.
 template <class F>
-auto with_state(const flow::EffectiveModel& e, const py::dict& arrays, F f) {
+auto with_state(const flow::EffectiveModel& e, const Arrays& arrays, F f) {
     const bool single = py::isinstance<py::array_t<float>>(arrays["error"]);
     const auto layout = effective_layout(e, single ? "float32" : "float64");
     const auto view = [&](const char* name, auto type) {
@@ -315,14 +317,14 @@ void bind_effective(py::module_& m) {
         .def("layout", &effective_layout, py::arg("storage"))
         .def(
             "start",
-            [](const flow::EffectiveModel& self, const py::dict& arrays, int threads) {
+            [](const flow::EffectiveModel& self, const Arrays& arrays, int threads) {
                 with_state(self, arrays,
                            [&](const auto& state) { flow::effective_start(self, state, threads); });
             },
             py::arg("arrays"), py::arg("threads"))
         .def(
             "advance",
-            [](const flow::EffectiveModel& self, const py::dict& arrays, Index first, Index count,
+            [](const flow::EffectiveModel& self, const Arrays& arrays, Index first, Index count,
                int threads) {
                 if (first < 0 || count < 0 || first + count > self.steps + 1) {
                     throw ArgumentError("count", "within the steps of the run",

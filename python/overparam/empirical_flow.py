@@ -1264,6 +1264,194 @@ def minimise(
     tol: float = 1e-8,
     restarts: int = 0,
     max_iterations: int = 100_000,
+    threads: int | None = None,
+    throw: bool = True,
+    progress: bool | Callable[[float], object] = False,
+    checkpoint: PathLike | None = None,
+) -> LongTime:
+    """Minimise the loss of the network on samples, from the start of the flow, by L-BFGS.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    dim : int
+        The input dimension d; n, m and m* are alpha d^2, kappa d and kappa* d, rounded.
+    sensing : {"network", "goe"}
+        As in `simulate`.
+    teacher : {"random", "quantile"}
+        As in `simulate`.
+    replicas : int
+        Independent samples, teachers and starts, the same as those of `simulate`.
+    seed : int, SeedSequence or None
+        None draws fresh entropy; what was used is in ``origin``.
+    tol : float
+        Largest entry of the gradient over d at which a minimum counts as reached. Much below the
+        default, rounding of the objective stops the search.
+    restarts : int
+        Further starts of each replica; the lowest objective is kept.
+    max_iterations : int
+        Largest number of iterations from each start.
+    threads : int, optional
+        Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
+        result depends on it.
+    throw : bool
+        Raise `ConvergenceError` if a replica does not reach `tol`; otherwise return what was
+        computed.
+    progress : bool or callable
+        Show a bar, or call with the fraction done.
+    checkpoint : path, optional
+        A file from which the same call continues after an interruption, to the same bits.
+
+    Returns
+    -------
+    LongTime
+        One entry for each replica. `stable` says which reached `tol`; `rank` counts eigenvalues of
+        S above 1e-4 of the largest; sigma2, threshold and c are NaN. ``stats`` has "n", "m",
+        "m_star", the number of replicas that "converged", their largest "gradient" over d, and the
+        "gradients" that were computed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    MemoryError
+        If the run would need more memory than is free.
+    ConvergenceError
+        If a replica does not reach `tol`.
+
+    Notes
+    -----
+    For kappa < 1 minima other than the lowest may be found at small d: compare medians, or use
+    `restarts`. Without a ridge the minimum depends on the start and on the method. Source:
+    ``docs/papers/empirical_flow.md`` section 6.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.4, kappa=1.0, kappa_star=0.3, ridge=0.1)
+    >>> found = op.empirical_flow.minimise(problem, dim=20, replicas=3)
+    >>> found.stable, found.stats["converged"]
+    (array([ True,  True,  True]), 3)
+    """
+    from scipy.optimize import minimize
+
+    sequence = _check.seed_sequence(seed)
+    experiment = _experiment(problem, dim, sensing, teacher, sequence)
+    replicas = _check.replicas(replicas)
+    tol = _check.real("tol", tol, minimum=0.0, strict_minimum=True)
+    attempts = 1 + _check.integer("restarts", restarts, minimum=0)
+    max_iterations = _check.integer("max_iterations", max_iterations, minimum=1)
+    workers = _check.threads(threads)
+    throw = _check.boolean("throw", throw)
+    d, m = int(dim), experiment.sizes["m"]
+    _check.memory(experiment.nbytes + 320.0 * d * m, "the samples", "dim or alpha")
+    fields = ("risk", "train_risk", "trace", "overlap", "objective", "rank", "gradient")
+    arrays: dict[str, NDArray[Any]] = {
+        **{name: np.full(replicas, np.nan) for name in fields},
+        "gradients": np.zeros(1, dtype=np.int64),
+    }
+
+    def minimise_from(network: _core.Network, attempt: int) -> dict[str, float]:
+        train_risk, count = np.nan, 0
+
+        def objective(weights: FloatArray) -> tuple[float, FloatArray]:
+            nonlocal train_risk, count
+            count += 1
+            train_risk, gradient = network.loss_gradient(weights.reshape(d, m))
+            ridge = 0.5 * problem.ridge * float(np.square(weights).sum()) / d
+            return train_risk / 8.0 + ridge, gradient.ravel() / d
+
+        weights = network.start(attempt).ravel()
+        # A line search that fails at rounding starts once more, without the old curvature.
+        for _ in range(3):
+            found = minimize(
+                objective,
+                weights,
+                jac=True,
+                method="L-BFGS-B",
+                options={
+                    "gtol": tol,
+                    "ftol": 0.0,
+                    "maxiter": max_iterations,
+                    "maxfun": 2 * max_iterations,
+                },
+            )
+            weights = found.x
+            if found.status != 2:
+                break
+        value, gradient = objective(weights)
+        measured = network.measure(weights.reshape(d, m), train_risk)
+        eigenvalues = measured[4:]
+        arrays["gradients"] += count
+        return {
+            **dict(zip(fields[:4], measured[:4].tolist(), strict=True)),
+            "objective": value,
+            "rank": float((eigenvalues > 1e-4 * eigenvalues[-1]).mean()),
+            "gradient": float(np.abs(gradient).max()),
+        }
+
+    def advance(done: int, _budget: int) -> int:
+        with _blas.one_thread():
+            network = _core.Network(experiment.core, done, workers)
+            found = [minimise_from(network, attempt) for attempt in range(attempts)]
+        lowest = min(found, key=lambda entry: (entry["gradient"] > tol, entry["objective"]))
+        for name in fields:
+            arrays[name][done] = lowest[name]
+        return 1
+
+    def build(status: Status, stats: dict[str, float]) -> LongTime:
+        count = int(stats["steps"])
+        values = {name: arrays[name][:count] for name in fields}
+        gradient = values.pop("gradient")
+        converged = gradient <= tol
+        if status is Status.SUCCESS and not converged.all():
+            status = Status.NOT_CONVERGED
+        unknown = np.full(count, np.nan)
+        return LongTime(
+            problem=problem,
+            inputs={"dim": d, "sensing": sensing, "teacher": teacher, "tol": tol},
+            method="L-BFGS",
+            status=status,
+            stats={
+                "seconds": stats["seconds"],
+                "threads": workers,
+                "gradients": int(arrays["gradients"][0]),
+                "converged": int(converged.sum()),
+                "gradient": float(gradient.max(initial=0.0)),
+                **experiment.sizes,
+            },
+            origin=make_origin(sequence),
+            alpha=np.full(count, problem.alpha),
+            sigma2=unknown,
+            threshold=unknown,
+            c=unknown,
+            stable=converged,
+            **values,
+        )
+
+    identity = _run.fingerprint(
+        problem,
+        function="empirical_flow.minimise",
+        dim=d,
+        sensing=sensing,
+        teacher=teacher,
+        replicas=replicas,
+        seed=sequence,
+        tol=tol,
+        restarts=attempts,
+        max_iterations=max_iterations,
+    )
+    result = _run.drive(
+        replicas,
+        arrays,
+        advance,
+        build,
+        progress=progress,
+        label="empirical_flow.minimise",
+        checkpoint=_run.Checkpoint(checkpoint, identity),
+    )
+    return conclude(result, throw)
 
 
 # ---- dynamical mean-field theory -----------------------------------------------------------------
@@ -1464,11 +1652,10 @@ class _Effective:
         storage: str,
         sequence: np.random.SeedSequence,
     ) -> None:
-        given = problem.teacher_spectrum is not None
         self.dim = dim
         self.width = math.floor(problem.kappa * dim + 0.5)
-        teacher_width = 0 if given else math.floor(problem.kappa_star * dim + 0.5)
-        fixed = given or teacher == "quantile"
+        taught = None if problem.teacher_spectrum is not None else problem.kappa_star
+        fixed = taught is None or teacher == "quantile"
         self.model = _core.EffectiveModel(
             dim=dim,
             width=self.width,
@@ -1483,7 +1670,7 @@ class _Effective:
             lr=lr,
             ridge=ridge,
             teacher=teacher_eigenvalues(problem, dim) if fixed else np.empty(0),
-            teacher_width=teacher_width,
+            teacher_width=0 if taught is None else math.floor(taught * dim + 0.5),
             teacher_scale=problem.teacher_scale,
             seed=_check.seed_word(sequence),
         )
@@ -1583,37 +1770,16 @@ def dmft(
     throw: bool = True,
     progress: bool | Callable[[float], object] = False,
     checkpoint: PathLike | None = None,
-
-    """Minimise the loss of the network on samples, from the start of the flow, by L-BFGS.
+) -> DmftTrajectory:
     """Solve the equations of dynamical mean-field theory, exact in discrete time.
+
     They describe gradient descent in the limit of high dimension. The kernels are built row by
     row from an effective process in matrices of size `dim`, without iteration.
-) -> DmftTrajectory:
-) -> LongTime:
 
     Parameters
     ----------
     problem : Problem
         The problem.
-    dim : int
-        The input dimension d; n, m and m* are alpha d^2, kappa d and kappa* d, rounded.
-    sensing : {"network", "goe"}
-        As in `simulate`.
-    teacher : {"random", "quantile"}
-        As in `simulate`.
-    replicas : int
-        Independent samples, teachers and starts, the same as those of `simulate`.
-    seed : int, SeedSequence or None
-        None draws fresh entropy; what was used is in ``origin``.
-    tol : float
-        Largest entry of the gradient over d at which a minimum counts as reached. Much below the
-        default, rounding of the objective stops the search.
-    restarts : int
-        Further starts of each replica; the lowest objective is kept.
-    max_iterations : int
-        Largest number of iterations from each start.
-
-
     t : (T,) array
         Physical times, learning rate times steps: multiples of `lr`.
     lr : float or sequence of float
@@ -1648,22 +1814,6 @@ def dmft(
         Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
         result depends on it.
     throw : bool
-        Raise `ConvergenceError` if a replica does not reach `tol`; otherwise return what was
-        computed.
-    progress : bool or callable
-        Show a bar, or call with the fraction done.
-    checkpoint : path, optional
-        A file from which the same call continues after an interruption, to the same bits.
-
-    Returns
-    -------
-    LongTime
-        One entry for each replica. `stable` says which reached `tol`; `rank` counts eigenvalues of
-        S above 1e-4 of the largest; sigma2, threshold and c are NaN. ``stats`` has "n", "m",
-        "m_star", the number of replicas that "converged", their largest "gradient" over d, and the
-        "gradients" that were computed.
-
-
         Raise `ConvergenceError` if the kernels stop being finite; otherwise return what is.
     progress : bool or callable
         Show a bar, or call with the fraction done.
@@ -1683,17 +1833,6 @@ def dmft(
     TypeError, ValueError
         If an argument is not as described.
     MemoryError
-        If the run would need more memory than is free.
-    ConvergenceError
-        If a replica does not reach `tol`.
-
-    Notes
-    -----
-    For kappa < 1 minima other than the lowest may be found at small d: compare medians, or use
-    `restarts`. Without a ridge the minimum depends on the start and on the method. Source:
-    ``docs/papers/empirical_flow.md`` section 6.
-
-
         If the history would need more memory than is free.
     ConvergenceError
         If the kernels stop being finite; its ``result`` holds all rows before.
@@ -1712,123 +1851,6 @@ def dmft(
     Examples
     --------
     >>> import overparam as op
-    >>> problem = op.empirical_flow.Problem(alpha=0.4, kappa=1.0, kappa_star=0.3, ridge=0.1)
-    >>> found = op.empirical_flow.minimise(problem, dim=20, replicas=3)
-    >>> found.stable, found.stats["converged"]
-    (array([ True,  True,  True]), 3)
-    """
-    from scipy.optimize import minimize
-
-    sequence = _check.seed_sequence(seed)
-    experiment = _experiment(problem, dim, sensing, teacher, sequence)
-    replicas = _check.replicas(replicas)
-    tol = _check.real("tol", tol, minimum=0.0, strict_minimum=True)
-    attempts = 1 + _check.integer("restarts", restarts, minimum=0)
-    max_iterations = _check.integer("max_iterations", max_iterations, minimum=1)
-    workers = _check.threads(threads)
-    throw = _check.boolean("throw", throw)
-    d, m = int(dim), experiment.sizes["m"]
-    _check.memory(experiment.nbytes + 320.0 * d * m, "the samples", "dim or alpha")
-    fields = ("risk", "train_risk", "trace", "overlap", "objective", "rank", "gradient")
-    arrays: dict[str, NDArray[Any]] = {
-        **{name: np.full(replicas, np.nan) for name in fields},
-        "gradients": np.zeros(1, dtype=np.int64),
-    }
-
-    def minimise_from(network: _core.Network, attempt: int) -> dict[str, float]:
-        train_risk, count = np.nan, 0
-
-        def objective(weights: FloatArray) -> tuple[float, FloatArray]:
-            nonlocal train_risk, count
-            count += 1
-            train_risk, gradient = network.loss_gradient(weights.reshape(d, m))
-            ridge = 0.5 * problem.ridge * float(np.square(weights).sum()) / d
-            return train_risk / 8.0 + ridge, gradient.ravel() / d
-
-        weights = network.start(attempt).ravel()
-        # A line search that fails at rounding starts once more, without the old curvature.
-        for _ in range(3):
-            found = minimize(
-                objective,
-                weights,
-                jac=True,
-                method="L-BFGS-B",
-                options={
-                    "gtol": tol,
-                    "ftol": 0.0,
-                    "maxiter": max_iterations,
-                    "maxfun": 2 * max_iterations,
-                },
-            )
-            weights = found.x
-            if found.status != 2:
-                break
-        value, gradient = objective(weights)
-        measured = network.measure(weights.reshape(d, m), train_risk)
-        eigenvalues = measured[4:]
-        arrays["gradients"] += count
-        return {
-            **dict(zip(fields[:4], measured[:4].tolist(), strict=True)),
-            "objective": value,
-            "rank": float((eigenvalues > 1e-4 * eigenvalues[-1]).mean()),
-            "gradient": float(np.abs(gradient).max()),
-        }
-
-    def advance(done: int, _budget: int) -> int:
-        with _blas.one_thread():
-            network = _core.Network(experiment.core, done, workers)
-            found = [minimise_from(network, attempt) for attempt in range(attempts)]
-        lowest = min(found, key=lambda entry: (entry["gradient"] > tol, entry["objective"]))
-        for name in fields:
-            arrays[name][done] = lowest[name]
-        return 1
-
-    def build(status: Status, stats: dict[str, float]) -> LongTime:
-        count = int(stats["steps"])
-        values = {name: arrays[name][:count] for name in fields}
-        gradient = values.pop("gradient")
-        converged = gradient <= tol
-        if status is Status.SUCCESS and not converged.all():
-            status = Status.NOT_CONVERGED
-        unknown = np.full(count, np.nan)
-        return LongTime(
-            problem=problem,
-            inputs={"dim": d, "sensing": sensing, "teacher": teacher, "tol": tol},
-            method="L-BFGS",
-            status=status,
-            stats={
-                "seconds": stats["seconds"],
-                "threads": workers,
-                "gradients": int(arrays["gradients"][0]),
-                "converged": int(converged.sum()),
-                "gradient": float(gradient.max(initial=0.0)),
-                **experiment.sizes,
-            },
-            origin=make_origin(sequence),
-            alpha=np.full(count, problem.alpha),
-            sigma2=unknown,
-            threshold=unknown,
-            c=unknown,
-            stable=converged,
-            **values,
-        )
-
-    identity = _run.fingerprint(
-        problem,
-        function="empirical_flow.minimise",
-        dim=d,
-        sensing=sensing,
-        teacher=teacher,
-        replicas=replicas,
-        seed=sequence,
-        tol=tol,
-        restarts=attempts,
-        max_iterations=max_iterations,
-    )
-    result = _run.drive(
-        replicas,
-
-
     >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=0.5, kappa_star=0.3, ridge=0.1)
     >>> run = op.empirical_flow.dmft(problem, [0.0, 1.0, 2.0], lr=0.05, dim=20)
     >>> bool((run.risk[1:] < run.risk[0]).all()), run.response[0, 1]
@@ -1993,12 +2015,6 @@ def dmft(
         advance,
         build,
         progress=progress,
-        label="empirical_flow.minimise",
-        checkpoint=_run.Checkpoint(checkpoint, identity),
-    )
-    return conclude(result, throw)
-
-
         label="empirical_flow.dmft",
         checkpoint=_run.Checkpoint(checkpoint, identity),
     )
@@ -2007,7 +2023,7 @@ def dmft(
 
 def _check_sizes(problem: Problem, dim: int) -> None:
     """Refuse matrices so small that student or teacher would have no column."""
-    names = ["kappa"] if problem.teacher_spectrum is not None else ["kappa", "kappa_star"]
-    for name in names:
-        if getattr(problem, name) * dim < 0.5:
-            raise _check.bad(name, f"at least 1/{2 * dim} at dim = {dim}", getattr(problem, name))
+    taught = None if problem.teacher_spectrum is not None else problem.kappa_star
+    for name, ratio in (("kappa", problem.kappa), ("kappa_star", taught)):
+        if ratio is not None and ratio * dim < 1.0 - 1e-9:
+            raise _check.bad(name, f"at least 1/{dim} at dim = {dim}", ratio)
