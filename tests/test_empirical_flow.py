@@ -1591,7 +1591,6 @@ def test_dmft_threads_and_slices_change_no_bit(monkeypatch, tmp_path):
     assert 0 < rows < len(whole.steps)
     assert_array_equal(part.memory, whole.memory[:rows, :rows])
     assert_array_equal(part.risk[:2], whole.risk[:2])
-    assert np.isnan(part.risk[2])
     assert bits(flow.dmft(NOISY, **arguments, checkpoint=file)) == bits(whole)
     with pytest.raises(ValueError, match="checkpoint"):
         flow.dmft(NOISY, **{**arguments, "probes": 1}, checkpoint=file)
@@ -1643,9 +1642,9 @@ def test_dmft_first_step_in_closed_form(entry):
         (run.response[1, 0], run.response_sem[1, 0], entry["chi10"]),
         (run.memory[1, 0], run.memory_sem[1, 0], entry["M10"]),
     ):
-        # What is left after the term of order 1/d: (1/30)(1/60) of a few.
-        assert abs(found - expected) < z * error + 1e-3 * abs(expected)
-        assert error < 0.01 * abs(expected)
+        # What is left after the term of order 1/d: a few times (1/30)(1/60).
+        assert abs(found - expected) < z * error + 2e-3 * abs(expected)
+        assert error < 0.02 * abs(expected)
 
 
 @pytest.mark.parametrize("entry", REFERENCE["dynamics"], ids=lambda e: str(e["kappa"]))
@@ -1653,7 +1652,7 @@ def test_dmft_reference_curves(entry):
     problem, eta = read(entry), entry["eta"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        run = flow.dmft(problem, eta * np.array(entry["t"]), lr=eta, dim=64, groups=2, seed=2)
+        run = flow.dmft(problem, eta * np.array(entry["t"]), lr=eta, dim=50, groups=2, seed=2)
     expected, tolerance = entry["dmft_100"], entry["tolerance"]
     train = np.array(expected["train_mse"]["mean"])
     late = train < 0.02 * train[0]
@@ -1735,11 +1734,11 @@ def test_dmft_schedules():
 def test_dmft_single_precision_is_close():
     double = flow.dmft(NOISY, [1.2], lr=0.03, dim=40)
     single = flow.dmft(NOISY, [1.2], lr=0.03, dim=40, storage="float32")
-    assert single.stats["memory_gib"] < 0.6 * double.stats["memory_gib"]
+    assert single.stats["memory_gib"] < 0.7 * double.stats["memory_gib"]
     for name in KERNELS:
         one, other = getattr(single, name), getattr(double, name)
         difference = np.abs(one - other).max() / np.abs(other).max()
-        assert 0.0 < difference < 1e-5
+        assert 0.0 < difference < 2e-6
 
 
 def test_dmft_groups_are_independent_runs():
@@ -1770,8 +1769,9 @@ def test_dmft_extrapolation():
         expected = 2 * getattr(large, name) - getattr(small, name)
         assert_allclose(getattr(both, name), expected, rtol=1e-12, atol=1e-15)
     # Sizes at which the width is rounded least.
-    odd = flow.dmft(NOISY.replace(kappa=1 / 3), **arguments, dim=45, extrapolate=True)
-    assert odd.stats["dim_coarse"] in (21, 24)
+    third = NOISY.replace(kappa=1 / 3)
+    odd = flow.dmft(third, [0.04], lr=0.02, replicas=4, dim=45, extrapolate=True)
+    assert odd.stats["dim_coarse"] == 21
 
 
 def test_dmft_finds_its_mean_field():
@@ -1787,12 +1787,12 @@ def test_dmft_finds_its_mean_field():
 def test_dmft_against_gradient_descent():
     """GOE sensing at the same size: what finite size leaves is below 6 %."""
     t = np.array([0.0, 0.3, 0.9, 2.4])
-    theory = flow.dmft(NOISY, t, lr=0.03, dim=48, replicas=16, seed=2)
+    theory = flow.dmft(NOISY, t, lr=0.03, dim=32, replicas=16, seed=2)
     sampled = flow.simulate(
-        NOISY, t, dim=48, lr=0.03, sensing="goe", teacher="quantile", replicas=24
+        NOISY, t, dim=32, lr=0.03, sensing="goe", teacher="quantile", replicas=32
     )
     table = op.compare(theory, sampled, fields=CURVES)
-    z = standard_errors(len(table["z"]), 24)
+    z = standard_errors(len(table["z"]), 32)
     sem, difference = table["sem"], np.abs(table["mean"] - table["theory"])
     assert (difference < z * sem + 0.06 * table["theory"]).all()
     # The error of the difference has that of the theory in it.
@@ -1855,17 +1855,18 @@ def test_dmft_bad_arguments():
 
 def test_dmft_steady_state():
     """After a long time it is near the solution of the static equations."""
-    problem = Problem(alpha=0.5, kappa=1.2, kappa_star=0.8, noise_var=0.5, ridge=0.4)
-    run = flow.dmft(problem, [0.0, 14.0], lr=0.035, dim=50, replicas=12, probes=2, groups=3)
-    state = run.steady_state()
+    problem = Problem(alpha=0.5, kappa=1.2, kappa_star=0.8, noise_var=0.5, ridge=1.0)
+    run = flow.dmft(problem, [0.0, 7.0], lr=0.035, dim=40, probes=2)
+    state = run.steady_state(tolerance=0.2)
     static = flow.long_time(problem)
     assert_array_equal(state.limit, [static.risk[0], static.train_risk[0], static.c[0]])
-    assert_allclose(state.value, [run.risk[-1], run.train_risk[-1], run.memory_sum[-1]])
-    assert_allclose(state.value, state.limit, rtol=0.08)
+    assert_array_equal(state.value, [run.risk[-1], run.train_risk[-1], run.memory_sum[-1]])
+    assert_array_equal(state.drift[0], run.correlation[-1, -1] - run.correlation[100, 100])
+    assert_allclose(state.value, state.limit, rtol=0.12)
     assert not state.drifting.any()
-    early = flow.dmft(problem, [0.35], lr=0.035, dim=50).steady_state()
+    assert run.steady_state(tolerance=0.0).drifting.all()
+    early = flow.dmft(problem, [0.35], lr=0.035, dim=40).steady_state()
     assert early.drifting.all()
     assert early.drift[0] < 0.0
-    assert run.steady_state(tolerance=0.0).drifting.all()
     with pytest.raises(ValueError, match="t must be at least one step"):
         flow.dmft(problem, [0.0], lr=0.035, dim=10).steady_state()
