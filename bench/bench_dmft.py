@@ -62,11 +62,11 @@ def test_dmft_against_numpy(compare):
 
     compare(
         "dmft d=100 T=200 R=6, 2 threads",
-        keep("ours", _ours(200, 100, groups=1)),
+        keep("ours", _ours(200, 100)),
         {
             "plain NumPy": keep("theirs", lambda: _plain(200, 100, 6)),
-            "itself, 1 thread": _ours(200, 100, groups=1, threads=1),
-            "itself, float32": _ours(200, 100, groups=1, storage="float32"),
+            "itself, 1 thread": _ours(200, 100, threads=1),
+            "itself, float32": _ours(200, 100, storage="float32"),
         },
         rounds=1,
     )
