@@ -1837,8 +1837,7 @@ def dmft(
     DmftTrajectory
         ``stats`` has "m" and "m_star", "memory_gib", "stein_deviation" (largest deviation
         from Stein's identity in the last row of the response, relative to its largest entry) and
-        "probe_noise" (largest
-        share of the train risk that comes from noise of the measured response).
+        "probe_noise" (largest share of the train risk that comes from noise of the measured response).
 
     Raises
     ------
