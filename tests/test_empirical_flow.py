@@ -1771,7 +1771,7 @@ def test_dmft_extrapolation():
     # Sizes at which the width is rounded least.
     third = NOISY.replace(kappa=1 / 3)
     odd = flow.dmft(third, [0.04], lr=0.02, replicas=4, dim=45, extrapolate=True)
-    assert odd.stats["dim_coarse"] == 21
+    assert odd.stats["dim_coarse"] == 24
 
 
 def test_dmft_finds_its_mean_field():

@@ -1753,10 +1753,13 @@ def _probe_noise(fields: dict[str, FloatArray], reached: NDArray[np.int64], Delt
 
 
 def _smaller_size(problem: Problem, dim: int) -> int:
-    """Return the size near dim/2 at which width and teacher are rounded least."""
+    """Return the size near dim/2 at which the widths of student and teacher are rounded least."""
+    ratios = [problem.kappa]
+    if problem.teacher_spectrum is None and problem.kappa_star is not None:
+        ratios.append(problem.kappa_star)
 
     def rounding(size: int) -> float:
-        return abs(math.floor(problem.kappa * size + 0.5) / size - problem.kappa)
+        return sum(abs(math.floor(ratio * size + 0.5) / size - ratio) for ratio in ratios)
 
     near = range(max(1, math.ceil(0.4 * dim)), max(1, math.floor(0.6 * dim)) + 1)
     return min(near, key=lambda size: (round(rounding(size), 9), abs(2 * size - dim)))
@@ -1837,7 +1840,7 @@ def dmft(
     DmftTrajectory
         ``stats`` has "m" and "m_star", "memory_gib", "stein_deviation" (largest deviation
         from Stein's identity in the last row of the response, relative to its largest entry) and
-        "probe_noise" (largest share of the train risk that comes from noise of the measured response).
+        "probe_noise" (largest share of the train risk that comes from noise of the response).
 
     Raises
     ------
