@@ -1840,7 +1840,8 @@ def dmft(
     DmftTrajectory
         ``stats`` has "m" and "m_star", "memory_gib", "stein_deviation" (largest deviation
         from Stein's identity in the last row of the response, relative to its largest entry) and
-        "probe_noise" (largest share of the train risk that comes from noise of the response).
+        "probe_noise" (largest share of the train risk that comes from noise of the response); with
+        `extrapolate` also "dim_coarse" and "size_effect" (largest relative change of the risk).
 
     Raises
     ------
@@ -1911,6 +1912,8 @@ def dmft(
         for size in sizes
     ]
     nbytes = sum(run.nbytes for run in runs)
+    if checkpoint is not None:
+        nbytes *= 2.0  # a file is read as a whole
     fraction = _check.available_memory() / nbytes
     _check.memory(
         nbytes,
@@ -1939,7 +1942,8 @@ def dmft(
             status = Status.DIVERGED
         rows = max(0, units - (len(runs) - 1) * total)
         final = runs[-1].fields(rows, steps)
-        quantities, extra = final, {}
+        quantities = final
+        extra: dict[str, float] = {}
         if extrapolate:
             weight = sizes[1] / (sizes[1] - sizes[0])
             coarse = runs[0].fields(rows, steps)
@@ -1947,7 +1951,9 @@ def dmft(
                 name: weight * values + (1.0 - weight) * coarse[name]
                 for name, values in final.items()
             }
-            extra = {"dim_coarse": sizes[0]}
+            change = quantities["risk"].mean(axis=0) / final["risk"].mean(axis=0) - 1.0
+            effect = np.abs(change[steps < rows]).max(initial=0.0)
+            extra = {"dim_coarse": sizes[0], "size_effect": float(effect)}
         noise = _probe_noise(final, steps[steps < rows], problem.noise_var)
         mean = {name: values.mean(axis=0) for name, values in quantities.items()}
         errors = {
