@@ -1980,7 +1980,7 @@ def dmft(
             status=status,
             stats={
                 **stats,
-                "steps": rows,
+                "steps": max(0, rows - 1),
                 "threads": workers,
                 **runs[-1].sizes,
                 "memory_gib": nbytes / 2**30,
