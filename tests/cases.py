@@ -455,6 +455,12 @@ def empirical_flow_room() -> Room:
             "tol": positive,
             "restarts": [(-1, ValueError), (1.0, TypeError), (None, TypeError)],
             "max_iterations": count,
+            "groups": [(0, ValueError), (3, ValueError), (2.0, TypeError), ("2", TypeError)],
+            "probes": count,
+            "momentum": [*weight, (1.0, ValueError)],
+            "storage": name,
+            "ridges": [("1", TypeError), (0.1, ValueError), ([], ValueError), ([-1.0], ValueError)],
+            "extrapolate": [(1, TypeError), (None, TypeError)],
         },
         theories={},
         simulations={
@@ -474,6 +480,10 @@ def empirical_flow_room() -> Room:
             "minimise": Call(
                 empirical_flow.minimise,
                 {"problem": problem, "dim": 8, "replicas": 2, "seed": 5},
+            ),
+            "dmft": Call(
+                empirical_flow.dmft,
+                {**run, "lr": 1 / 40, "dim": 12, "replicas": 8, "groups": 2, "probes": 4},
             ),
         },
         numbers={

@@ -1973,3 +1973,138 @@ def oja_flow(W, S_star, t):
     W = vectors.T @ W
     inner = np.linalg.inv(np.eye(W.shape[1]) + W.T @ (rise[:, None] * W))
     return vectors @ (grow[:, None] * (W @ inner @ W.T) * grow) @ vectors.T
+
+
+# empirical_flow: dynamical mean-field theory (section 2)
+
+
+def dmft_draws(rng, d, m, S_star, T, *, init_scale=1.0, replicas=1, probes=1):
+    """Starts (R, d, m), teachers (R, d, d), normals of the noise and probes, both of GOE(d)."""
+
+    def matrices(*shape):
+        drawn = [math.sqrt(2 / d) * goe(rng, d) for _ in range(math.prod(shape))]
+        return np.reshape(drawn, (*shape, d, d))
+
+    return (
+        init_scale / math.sqrt(m) * rng.standard_normal((replicas, d, m)),
+        np.broadcast_to(S_star, (replicas, d, d)),
+        matrices(replicas, T),
+        matrices(replicas, probes, T),
+    )
+
+
+def dmft_extend_noise(L, t, omega, jitter):
+    """Row t of the Cholesky factor of Omega + jitter from the rows before."""
+    row = np.zeros(t + 1)
+    if t:
+        row[:t] = linalg.solve_triangular(L[:t, :t], omega[:t], lower=True)
+    row[t] = np.sqrt(max(omega[t] + jitter - row @ row, jitter))
+    L[t, : t + 1] = row
+
+
+def dmft(draws, alpha, noise_var, lr, ridge, *, momentum=0.0):
+    """The causal construction of section 2.1; lr and ridge (T,) are those of each step.
+
+    All replicas share the kernels; full matrices, double precision, one replica after the other.
+    """
+    W, teacher, Z, P = (np.array(x) for x in draws)
+    R, d, _ = W.shape
+    K, T = P.shape[1], len(lr)
+    A = np.zeros((R, T + 1, d * d))
+    dS = np.zeros((R, K, T + 1, d * d))
+    Z, P = Z.reshape(R, T, d * d), P.reshape(R, K, T, d * d)
+    dW = np.zeros((R, K, *W.shape[1:]))
+    before, dbefore = W.copy(), dW.copy()
+    C, chi, M, Cr, L = (np.zeros((T + 1, T + 1)) for _ in range(5))
+    trace, overlap, exact = np.zeros((R, T + 1)), np.zeros((R, T + 1)), 0.0
+    for t in range(T + 1):
+        for r in range(R):
+            S = W[r] @ W[r].T
+            A[r, t] = (S - teacher[r]).ravel()
+            trace[r, t], overlap[r, t] = np.trace(S) / d, np.sum(S * teacher[r]) / d
+            C[t, : t + 1] += 2 / d * (A[r, : t + 1] @ A[r, t]) / R
+            for k in range(K):
+                half = dW[r, k] @ W[r].T
+                dS[r, k, t] = (half + half.T).ravel()
+                chi[t, :t] += P[r, k, :t] @ dS[r, k, t] / (2 * d) / (R * K)
+        C[: t + 1, t] = C[t, : t + 1]
+        if t:
+            chi[t, t - 1] = exact
+        M[t, t] = 1.0
+        M[t, :t] = chi[t, :t] @ M[:t, :t] / alpha
+        Y = (C[: t + 1, : t + 1] + noise_var) @ M[t, : t + 1]
+        Cr[t, : t + 1] = Cr[: t + 1, t] = M[: t + 1, : t + 1] @ Y
+        if t == T:
+            break
+        jitter = 1e-9 * Cr[0, 0] / (4 * alpha)
+        dmft_extend_noise(L, t, Cr[t, : t + 1] / (4 * alpha), jitter)
+        exact = 0.0
+        for r in range(R):
+            B = M[t, : t + 1] @ A[r, : t + 1] + L[t, : t + 1] @ Z[r, : t + 1]
+            B = B.reshape(d, d) + ridge[t] * np.eye(d)
+            for k in range(K):
+                dB = (M[t, : t + 1] @ dS[r, k, : t + 1] + P[r, k, t]).reshape(d, d)
+                new = dW[r, k] + momentum * (dW[r, k] - dbefore[r, k])
+                new -= lr[t] * (B @ dW[r, k] + dB @ W[r])
+                dbefore[r, k], dW[r, k] = dW[r, k], new
+            new = W[r] + momentum * (W[r] - before[r]) - lr[t] * B @ W[r]
+            exact -= lr[t] * (d + 1) / d**2 * np.sum(W[r] * new) / R
+            before[r], W[r] = W[r], new
+    return {
+        "correlation": C,
+        "response": chi,
+        "memory": M,
+        "residual_correlation": Cr,
+        "factor": L,
+        "trace": trace.mean(axis=0),
+        "overlap": overlap.mean(axis=0),
+    }
+
+
+def dmft_process(draws, M, omega, lr, ridge):
+    """C and chi of the effective process whose memory and noise covariance are given."""
+    starts, teachers, Z, P = draws
+    R, K, T, d, _ = P.shape
+    jitter = 1e-9 * omega[0, 0]
+    L = np.zeros((T, T))
+    for t in range(T):
+        dmft_extend_noise(L, t, omega[t, : t + 1], jitter)
+    C, chi = np.zeros((T + 1, T + 1)), np.zeros((T + 1, T + 1))
+    for r in range(R):
+        H = np.tensordot(L, Z[r], 1)
+        W, A = starts[r], []
+        dW, dS = np.zeros((K, *W.shape)), [[] for _ in range(K)]
+        for t in range(T + 1):
+            A.append(W @ W.T - teachers[r])
+            for k in range(K):
+                dS[k].append(dW[k] @ W.T + W @ dW[k].T)
+            if t == T:
+                break
+            B = ridge[t] * np.eye(d) + sum(M[t, s] * A[s] for s in range(t + 1)) + H[t]
+            for k in range(K):
+                dB = sum(M[t, s] * dS[k][s] for s in range(t + 1)) + P[r, k, t]
+                dW[k] = dW[k] - lr[t] * (B @ dW[k] + dB @ W)
+            new = W - lr[t] * B @ W
+            chi[t + 1, t] -= lr[t] * (d + 1) / d**2 * np.sum(W * new) / R
+            W = new
+        for t, s in itertools.product(range(T + 1), repeat=2):
+            C[t, s] += 2 / d * np.sum(A[t] * A[s]) / R
+            if s < t - 1:
+                products = [np.sum(P[r, k, s] * dS[k][t]) for k in range(K)]
+                chi[t, s] += np.mean(products) / (2 * d) / R
+    return C, chi
+
+
+def dmft_iteration(draws, alpha, noise_var, lr, ridge, *, damping=0.5, tol=1e-12, most=500):
+    """Kernels as the fixed point of a damped iteration of all of them at once."""
+    T = len(lr)
+    C, chi = np.eye(T + 1), np.zeros((T + 1, T + 1))
+    for _ in range(most):
+        M = np.linalg.inv(np.eye(T + 1) - chi / alpha)
+        Cr = M @ (C + noise_var) @ M.T
+        new_C, new_chi = dmft_process(draws, M, Cr / (4 * alpha), lr, ridge)
+        change = max(np.abs(new_C - C).max(), np.abs(new_chi - chi).max())
+        if change < tol:
+            break
+        C, chi = C + damping * (new_C - C), chi + damping * (new_chi - chi)
+    return {"correlation": C, "response": chi, "memory": M, "residual_correlation": Cr}

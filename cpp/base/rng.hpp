@@ -18,6 +18,7 @@ enum class Purpose : std::uint32_t {
     NORM,         // chi-square and Wishart parts of inputs outside the network's span
     STUDENT,      // weights of random starts
     TEACHER,      // random teachers
+    PROBES,       // signs of random probes
 };
 
 struct Key {

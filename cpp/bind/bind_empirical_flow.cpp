@@ -3,6 +3,7 @@
 #include <pybind11/typing.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,6 +17,7 @@ namespace py = pybind11;
 using namespace overparam;
 using bind::allocate;
 using bind::Array;
+using bind::Arrays;
 using bind::copy;
 using bind::require_shape;
 namespace flow = overparam::empirical_flow;
@@ -208,7 +210,129 @@ void bind_network(py::module_& m) {
 
 }  // namespace
 
+// ---- dynamical mean-field theory ---------------------------------------------------------------
+
+namespace {
+
+flow::EffectiveModel make_effective(Index dim, Index width, Index steps, Index replicas,
+                                    Index groups, Index probes, double alpha, double noise_var,
+                                    double init_scale, double momentum, const Array& lr,
+                                    const Array& ridge, const Array& teacher, Index teacher_width,
+                                    double teacher_scale, std::uint64_t seed) {
+    flow::EffectiveModel e;
+    e.d = dim;
+    e.m = width;
+    e.steps = steps;
+    e.replicas = replicas;
+    e.groups = groups;
+    e.probes = probes;
+    e.alpha = alpha;
+    e.noise_var = noise_var;
+    e.init_scale = init_scale;
+    e.momentum = momentum;
+    e.lr = copy(lr);
+    e.ridge = copy(ridge);
+    e.teacher = copy(teacher);
+    if (!e.teacher.empty()) require_shape("teacher", teacher, {dim});
+    e.teacher_width = teacher_width;
+    e.teacher_scale = teacher_scale;
+    e.seed = seed;
+    return e;
+}
+
+// The arrays of a run by name: type and shape.
+std::map<std::string, std::pair<std::string, std::vector<Index>>> effective_layout(
+    const flow::EffectiveModel& e, const std::string& storage) {
+    const Index rows = e.steps + 1, R = e.replicas, G = e.groups, K = e.probes;
+    const std::vector<Index> square = {G, rows, rows}, line = {G, rows};
+    return {{"W", {"float64", {2, R, 1 + K, e.d * e.columns()}}},
+            {"subdiagonal", {"float64", {R}}},
+            {"error", {storage, {R, e.blocks(), e.rows(), e.block()}}},
+            {"noise", {storage, {R, e.blocks(), e.rows(), e.block()}}},
+            {"tangent", {storage, {R * K, e.blocks(), e.rows(), e.block()}}},
+            {"signs", {"uint64", {R * K, e.steps, e.words()}}},
+            {"teacher", {"float64", {R, e.blocks() * e.block()}}},
+            {"correlation", {"float64", square}},
+            {"response", {"float64", square}},
+            {"memory", {"float64", square}},
+            {"residual", {"float64", square}},
+            {"factor", {"float64", square}},
+            {"trace", {"float64", line}},
+            {"overlap", {"float64", line}},
+            {"stein", {"float64", line}}};
+}
+
+// Calls f with the state that `arrays` hold, in the precision of its history.
+template <class F>
+auto with_state(const flow::EffectiveModel& e, const Arrays& arrays, F f) {
+    const bool single = bind::holds<float>(arrays, "error");
+    const auto layout = effective_layout(e, single ? "float32" : "float64");
+    const auto view = [&](const char* name, auto type) {
+        return bind::entries<decltype(type)>(arrays, name, layout.at(name).second);
+    };
+    const auto state = [&](auto type) {
+        flow::EffectiveState<decltype(type)> s;
+        s.W = view("W", 0.0);
+        s.subdiagonal = view("subdiagonal", 0.0);
+        s.error = view("error", type);
+        s.noise = view("noise", type);
+        s.tangent = view("tangent", type);
+        s.signs = view("signs", std::uint64_t{});
+        s.teacher = view("teacher", 0.0);
+        s.correlation = view("correlation", 0.0);
+        s.response = view("response", 0.0);
+        s.memory = view("memory", 0.0);
+        s.residual = view("residual", 0.0);
+        s.factor = view("factor", 0.0);
+        s.trace = view("trace", 0.0);
+        s.overlap = view("overlap", 0.0);
+        s.stein = view("stein", 0.0);
+        return s;
+    };
+    if (single) {
+        const auto s = state(0.0f);
+        py::gil_scoped_release release;
+        return f(s);
+    }
+    const auto s = state(0.0);
+    py::gil_scoped_release release;
+    return f(s);
+}
+
+void bind_effective(py::module_& m) {
+    py::class_<flow::EffectiveModel>(m, "EffectiveModel")
+        .def(py::init(&make_effective), py::kw_only(), py::arg("dim"), py::arg("width"),
+             py::arg("steps"), py::arg("replicas"), py::arg("groups"), py::arg("probes"),
+             py::arg("alpha"), py::arg("noise_var"), py::arg("init_scale"), py::arg("momentum"),
+             py::arg("lr"), py::arg("ridge"), py::arg("teacher"), py::arg("teacher_width"),
+             py::arg("teacher_scale"), py::arg("seed"))
+        .def("layout", &effective_layout, py::arg("storage"))
+        .def(
+            "start",
+            [](const flow::EffectiveModel& self, const Arrays& arrays, int threads) {
+                with_state(self, arrays,
+                           [&](const auto& state) { flow::effective_start(self, state, threads); });
+            },
+            py::arg("arrays"), py::arg("threads"))
+        .def(
+            "advance",
+            [](const flow::EffectiveModel& self, const Arrays& arrays, Index first, Index count,
+               int threads) {
+                if (first < 0 || count < 0 || first + count > self.steps + 1) {
+                    throw ArgumentError("count", "within the steps of the run",
+                                        std::to_string(count));
+                }
+                return with_state(self, arrays, [&](const auto& state) {
+                    return flow::effective_advance(self, state, first, count, threads);
+                });
+            },
+            py::arg("arrays"), py::arg("first"), py::arg("count"), py::arg("threads"));
+}
+
+}  // namespace
+
 void bind_empirical_flow(py::module_& m) {
     bind_long_time(m);
     bind_network(m);
+    bind_effective(m);
 }

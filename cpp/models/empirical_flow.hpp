@@ -128,4 +128,59 @@ std::unique_ptr<Run> gradient_flow(std::shared_ptr<const Network> network, std::
                                    std::vector<double> t, double rtol, double atol, Index max_steps,
                                    bool eigenvalues);
 
+// ---- empirical_flow_dmft.cpp -------------------------------------------------------------------
+
+// The effective process of dynamical mean-field theory in matrices of size d. Replicas move in
+// lockstep, in groups of equal size that share kernels; each has tangents under random probes.
+struct EffectiveModel {
+    Index d = 0, m = 0, steps = 0;
+    Index replicas = 1, groups = 1, probes = 1;
+    double alpha = 1.0, noise_var = 0.0, init_scale = 1.0, momentum = 0.0;
+    // Of step 0, 1, ...; the last of them repeats.
+    std::vector<double> lr, ridge;
+    // The teacher's eigenvalues, S* diagonal; without any, S* = a G G^T/m* for each replica.
+    std::vector<double> teacher;
+    Index teacher_width = 0;
+    double teacher_scale = 1.0;
+    std::uint64_t seed = 0;
+
+    // As W moves by multiplication from the left, a square root of S_0 does for more columns.
+    Index columns() const { return d < m ? d : m; }
+    // A symmetric matrix is a vector of its lower triangle by columns, entries off the diagonal
+    // times sqrt 2, in `blocks` blocks of `block` entries with zeros at the end.
+    Index entries() const { return d * (d + 1) / 2; }
+    Index blocks() const { return (entries() + 511) / 512; }
+    Index block() const { return (entries() + 16 * blocks() - 1) / (16 * blocks()) * 16; }
+    // Rows that the history has room for: they are kept ROWS at a time.
+    static constexpr Index ROWS = 4;
+    Index rows() const { return (steps + ROWS) / ROWS * ROWS; }
+    // Words that hold the signs of a probe, one bit per entry.
+    Index words() const { return (blocks() * block() + 511) / 512 * 8; }
+    Index group_size() const { return replicas / groups; }
+};
+
+// What a run keeps, R replicas, G groups, K probes, T steps. History is single or double precision.
+template <class Real>
+struct EffectiveState {
+    double* W;  // (2, R, 1 + K, d columns): student and tangents, after even and odd steps
+    double* subdiagonal;   // (R,): -lr tr(W_t^T W_(t-1)) (d + 1)/d^2
+    Real *error, *noise;   // (R, blocks, rows, block): S - S*, normals of the noise
+    Real* tangent;         // (R, K, blocks, rows, block): dS
+    std::uint64_t* signs;  // (R, K, T, words)
+    double* teacher;       // (R, blocks block)
+    double *correlation, *response, *memory, *residual, *factor;  // (G, T + 1, T + 1)
+    double *trace, *overlap, *stein;                              // (G, T + 1)
+};
+
+// Draws teachers and starts.
+template <class Real>
+void effective_start(const EffectiveModel& model, const EffectiveState<Real>& state, int threads);
+
+// Rows `first` .. `first` + `count` - 1 of the kernels, and the steps from them; row T has no step.
+// Returns how many were done: fewer at the first row that is not finite, which leaves no trace but
+// in that row.
+template <class Real>
+Index effective_advance(const EffectiveModel& model, const EffectiveState<Real>& state, Index first,
+                        Index count, int threads);
+
 }  // namespace overparam::empirical_flow

@@ -8,7 +8,7 @@ import numpy
 import numpy.typing
 import typing
 import typing_extensions
-__all__: list[str] = ['Experiment', 'FlowModel', 'FlowNumerics', 'Network', 'QuadraticCurvature', 'Run', 'SgdModel', 'Status', 'TeacherLaw', 'advance_runs', 'build_info', 'default_threads', 'flow_bayes_risk', 'flow_interpolation_threshold', 'flow_limit', 'flow_orthonormal', 'flow_recovery_threshold', 'flow_saturation_width', 'flow_start', 'has_blas', 'normals', 'quadratic_descend', 'quadratic_loss_gradient', 'set_dgemm', 'sgd_padded', 'status_message']
+__all__: list[str] = ['EffectiveModel', 'Experiment', 'FlowModel', 'FlowNumerics', 'Network', 'QuadraticCurvature', 'Run', 'SgdModel', 'Status', 'TeacherLaw', 'advance_runs', 'build_info', 'default_threads', 'flow_bayes_risk', 'flow_interpolation_threshold', 'flow_limit', 'flow_orthonormal', 'flow_recovery_threshold', 'flow_saturation_width', 'flow_start', 'has_blas', 'normals', 'quadratic_descend', 'quadratic_loss_gradient', 'set_dgemm', 'sgd_padded', 'status_message']
 class Status(enum.Enum):
     """
     How a computation ended.
@@ -76,6 +76,15 @@ class Network:
         ...
     @property
     def teacher(self) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+class EffectiveModel:
+    def __init__(self, *, dim: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, replicas: typing.SupportsInt | typing.SupportsIndex, groups: typing.SupportsInt | typing.SupportsIndex, probes: typing.SupportsInt | typing.SupportsIndex, alpha: typing.SupportsFloat | typing.SupportsIndex, noise_var: typing.SupportsFloat | typing.SupportsIndex, init_scale: typing.SupportsFloat | typing.SupportsIndex, momentum: typing.SupportsFloat | typing.SupportsIndex, lr: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], ridge: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], teacher: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], teacher_width: typing.SupportsInt | typing.SupportsIndex, teacher_scale: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def advance(self, arrays: dict[str, numpy.ndarray], first: typing.SupportsInt | typing.SupportsIndex, count: typing.SupportsInt | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
+    def layout(self, storage: str) -> dict[str, tuple[str, list[int]]]:
+        ...
+    def start(self, arrays: dict[str, numpy.ndarray], threads: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
 class QuadraticCurvature:
     @staticmethod

@@ -21,7 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,11 +43,14 @@ from overparam.results import (
 )
 
 __all__ = [
+    "DmftTrajectory",
     "FlowTrajectory",
     "LongTime",
     "Problem",
+    "SteadyState",
     "bayes_risk",
     "curve",
+    "dmft",
     "interpolation_threshold",
     "long_time",
     "minimise",
@@ -917,6 +920,31 @@ class _Experiment(NamedTuple):
     nbytes: float
 
 
+def _count(name: str, ratio: float, units: int, d: int) -> int:
+    """Return a ratio of `units`, rounded, if there is one at all."""
+    if ratio * units < 1.0 - 1e-9:
+        raise _check.bad(name, f"at least 1/{units} at dim = {d}", ratio)
+    return math.floor(ratio * units + 0.5)
+
+
+def _columns(problem: Problem, d: int) -> dict[str, int]:
+    """Return the width of the student, and that of a random teacher."""
+    sizes = {"m": _count("kappa", problem.kappa, d, d)}
+    if problem.teacher_spectrum is None and problem.kappa_star is not None:
+        sizes["m_star"] = _count("kappa_star", problem.kappa_star, d, d)
+    return sizes
+
+
+def _warn_of_rates(problem: Problem, rates: FloatArray) -> None:
+    if rates.max() > stable_lr(problem):
+        warnings.warn(
+            f"lr must be below about {stable_lr(problem):.3g} for gradient descent to be stable, "
+            f"but was {rates.max():g}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _experiment(
     problem: Problem,
     dim: object,
@@ -929,19 +957,9 @@ def _experiment(
     sensing = _check.choice("sensing", sensing, ("network", "goe"))
     teacher = _check.choice("teacher", teacher, ("random", "quantile"))
     given = problem.teacher_spectrum is not None
-    taught = None if given else problem.kappa_star
-    for name, ratio, units in (
-        ("alpha", problem.alpha, d * d),
-        ("kappa", problem.kappa, d),
-        ("kappa_star", taught, d),
-    ):
-        if ratio is not None and ratio * units < 1.0 - 1e-9:
-            raise _check.bad(name, f"at least 1/{units} at dim = {d}", ratio)
-    m, n = math.floor(problem.kappa * d + 0.5), math.floor(problem.alpha * d * d + 0.5)
-    sizes = {"n": n, "m": m}
-    if taught is not None:
-        sizes["m_star"] = math.floor(taught * d + 0.5)
-    size = d * (d + 1) // 2
+    n = _count("alpha", problem.alpha, d * d, d)
+    sizes = {"n": n, **_columns(problem, d)}
+    m, size = sizes["m"], d * (d + 1) // 2
     if sensing == "network":
         nbytes = 8.0 * n * d
     elif n > size:
@@ -1102,13 +1120,8 @@ def simulate(
         "the samples and the records",
         "replicas, the times in t, dim, alpha or threads",
     )
-    if len(rates) and rates.max() > stable_lr(problem):
-        warnings.warn(
-            f"lr must be below about {stable_lr(problem):.3g} for gradient descent to be stable, "
-            f"but was {rates.max():g}",
-            UserWarning,
-            stacklevel=2,
-        )
+    if len(rates):
+        _warn_of_rates(problem, rates)
     arrays: dict[str, NDArray[Any]] = {
         "values": np.full((replicas, len(times), recorded), np.nan),
         "ended": np.zeros(replicas, dtype=bool),
@@ -1421,6 +1434,573 @@ def minimise(
         build,
         progress=progress,
         label="empirical_flow.minimise",
+        checkpoint=_run.Checkpoint(checkpoint, identity),
+    )
+    return conclude(result, throw)
+
+
+# ---- dynamical mean-field theory -----------------------------------------------------------------
+
+# Probe noise in the train risk, relative to it, from which on the user is warned.
+_PROBE_NOISE = 0.25
+# Names of kernels: in the core, in the result.
+_KERNELS = {
+    "correlation": "correlation",
+    "response": "response",
+    "memory": "memory",
+    "residual": "residual_correlation",
+}
+
+
+@record
+class DmftTrajectory(FlowTrajectory):
+    """Training curves and two-time kernels from dynamical mean-field theory.
+
+    Every quantity x comes with its standard error ``x_sem`` (NaN for one group of replicas).
+
+    Attributes
+    ----------
+    t, risk, train_risk, trace, overlap : (T,) array
+        As in `FlowTrajectory`.
+    risk_sem, train_risk_sem, trace_sem, overlap_sem : (T,) array
+        Their standard errors.
+    steps : (n + 1,) array of int
+        All steps of the run, 0 to n: rows and columns of the kernels.
+    step_times : (n + 1,) array
+        Their physical times.
+    correlation, correlation_sem : (n + 1, n + 1) array
+        C(t, s) = (2/d) tr (S_t - S*)(S_s - S*); its diagonal is the risk.
+    response, response_sem : (n + 1, n + 1) array
+        chi(t, s) = Tr dS_t/dJ_s / d^2 for a field J_s added to the gradient's matrix at step s;
+        strictly lower triangular.
+    memory, memory_sem : (n + 1, n + 1) array
+        M = (I - chi/alpha)^-1, unit lower triangular.
+    residual_correlation, residual_correlation_sem : (n + 1, n + 1) array
+        C_r = M (C + Delta) M^T, the correlation of residuals; its diagonal is the train risk.
+    memory_sum, memory_sum_sem : (n + 1,) array
+        sum_s M(t, s), which tends to c of `long_time` in a steady state.
+
+    Notes
+    -----
+    Source: ``docs/papers/empirical_flow.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=0.5, kappa_star=0.3)
+    >>> run = op.empirical_flow.dmft(problem, [0.0, 0.1, 0.2], lr=0.02, dim=20, replicas=4)
+    >>> run.memory.shape, run.steps[-1]
+    ((11, 11), np.int64(10))
+    """
+
+    risk_sem: FloatArray = array_field("time")
+    train_risk_sem: FloatArray = array_field("time")
+    trace_sem: FloatArray = array_field("time")
+    overlap_sem: FloatArray = array_field("time")
+    steps: NDArray[np.int64] = array_field("step", dtype=np.int64)
+    step_times: FloatArray = array_field("step")
+    correlation: FloatArray = array_field("step", "step_2")
+    correlation_sem: FloatArray = array_field("step", "step_2")
+    response: FloatArray = array_field("step", "step_2")
+    response_sem: FloatArray = array_field("step", "step_2")
+    memory: FloatArray = array_field("step", "step_2")
+    memory_sem: FloatArray = array_field("step", "step_2")
+    residual_correlation: FloatArray = array_field("step", "step_2")
+    residual_correlation_sem: FloatArray = array_field("step", "step_2")
+    memory_sum: FloatArray = array_field("step")
+    memory_sum_sem: FloatArray = array_field("step")
+
+    def steady_state(self, *, tolerance: float = 0.02) -> SteadyState:
+        """Compare the end of the run with the state after infinitely long times.
+
+        Parameters
+        ----------
+        tolerance : float
+            Change over the second half of the run, relative to the value, beyond which a quantity
+            counts as drifting.
+
+        Returns
+        -------
+        SteadyState
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the tolerance is not a number >= 0, or the run has no step.
+
+        Notes
+        -----
+        Without a ridge, `long_time` gives the limit of a ridge 0+, which is that of the flow only
+        where the minimum is unique: beyond `unique_threshold`. Source:
+        ``docs/papers/empirical_flow.md`` section 2.
+
+        Examples
+        --------
+        >>> import overparam as op
+        >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=1.2, kappa_star=0.8, ridge=0.1)
+        >>> run = op.empirical_flow.dmft(problem, [1.0], lr=0.04, dim=30)
+        >>> state = run.steady_state()
+        >>> bool(state.value[1] > state.limit[1])
+        True
+        """
+        tolerance = _check.real("tolerance", tolerance, minimum=0.0)
+        if len(self.steps) < 2:
+            raise _check.bad("t", "at least one step long for a drift", self.t)
+        problem = cast(Problem, self.problem)
+        problem = problem.replace(ridge=float(np.ravel(self.inputs["ridges"])[-1]))
+        rows = [int(np.searchsorted(self.step_times, 0.5 * self.step_times[-1])), -1]
+        values, errors = (
+            np.array([np.diagonal(C)[rows], np.diagonal(residual)[rows], total[rows]])
+            for C, residual, total in (
+                (self.correlation, self.residual_correlation, self.memory_sum),
+                (self.correlation_sem, self.residual_correlation_sem, self.memory_sum_sem),
+            )
+        )
+        states = long_time(problem, branch="stable")
+        root = int(np.argmin(np.abs(states.risk - values[0, 1])))
+        drift = values[:, 1] - values[:, 0]
+        return SteadyState(
+            problem=problem,
+            method="long_time",
+            status=Status.SUCCESS,
+            origin=self.origin,
+            value=values[:, 1],
+            value_sem=errors[:, 1],
+            limit=np.array([states.risk[root], states.train_risk[root], states.c[root]]),
+            drift=drift,
+            drift_sem=np.hypot(errors[:, 0], errors[:, 1]),
+            drifting=np.abs(drift) > tolerance * np.abs(values[:, 1]),
+            tolerance=tolerance,
+        )
+
+
+@record
+class SteadyState(Point):
+    """The end of a run of `dmft` beside the state after infinitely long times.
+
+    All arrays have an entry for each of `names`: risk, train risk, and the memory sum, c.
+
+    Attributes
+    ----------
+    value, value_sem : (3,) array
+        At the end of the run, with the standard error.
+    limit : (3,) array
+        Of `long_time`: the stable solution whose risk is nearest.
+    drift, drift_sem : (3,) array
+        Change over the second half of the run.
+    drifting : (3,) array of bool
+        Whether the drift exceeds the tolerance times the value.
+    tolerance : float
+        That tolerance.
+
+    Notes
+    -----
+    Relaxation is a power law: the distance that is left is of the order of the drift. Source:
+    ``docs/papers/empirical_flow.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=1.2, kappa_star=0.8, ridge=0.1)
+    >>> run = op.empirical_flow.dmft(problem, [1.0], lr=0.04, dim=30)
+    >>> op.empirical_flow.SteadyState.names, run.steady_state().drifting.tolist()
+    (('risk', 'train_risk', 'memory_sum'), [True, True, True])
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("risk", "train_risk", "memory_sum")
+
+    value: FloatArray = array_field("quantity")
+    value_sem: FloatArray = array_field("quantity")
+    limit: FloatArray = array_field("quantity")
+    drift: FloatArray = array_field("quantity")
+    drift_sem: FloatArray = array_field("quantity")
+    drifting: BoolArray = array_field("quantity", dtype=np.bool_)
+    tolerance: float = array_field()
+
+
+class _Effective:
+    """A run of the effective process at one size of matrices: model, arrays, and what they give."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        dim: int,
+        *,
+        steps: int,
+        replicas: int,
+        groups: int,
+        probes: int,
+        momentum: float,
+        lr: FloatArray,
+        ridge: FloatArray,
+        teacher: str,
+        storage: str,
+        sequence: np.random.SeedSequence,
+    ) -> None:
+        self.dim = dim
+        self.sizes = _columns(problem, dim)
+        fixed = "m_star" not in self.sizes or teacher == "quantile"
+        self.model = _core.EffectiveModel(
+            dim=dim,
+            width=self.sizes["m"],
+            steps=steps,
+            replicas=replicas,
+            groups=groups,
+            probes=probes,
+            alpha=problem.alpha,
+            noise_var=problem.noise_var,
+            init_scale=problem.init_scale,
+            momentum=momentum,
+            lr=lr,
+            ridge=ridge,
+            teacher=teacher_eigenvalues(problem, dim) if fixed else np.empty(0),
+            teacher_width=self.sizes.get("m_star", 0),
+            teacher_scale=problem.teacher_scale,
+            seed=_check.seed_word(sequence),
+        )
+        self.layout = self.model.layout(storage)
+        self.noise_var = problem.noise_var
+        self.arrays: dict[str, NDArray[Any]] = {}
+
+    @property
+    def nbytes(self) -> float:
+        """Memory that the run needs: its arrays, kernels of the result, working space."""
+        held = sum(
+            math.prod(shape) * np.dtype(kind).itemsize for kind, shape in self.layout.values()
+        )
+        groups, rows, _ = self.layout["memory"][1]
+        states = math.prod(self.layout["W"][1][1:3])
+        return float(held + 8 * (2 * groups + 20) * rows**2 + 40 * states * self.dim**2)
+
+    def start(self, threads: int) -> None:
+        self.arrays = {name: np.zeros(shape, kind) for name, (kind, shape) in self.layout.items()}
+        self.model.start(self.arrays, threads)
+
+    def fields(self, done: int, steps: NDArray[np.int64]) -> dict[str, FloatArray]:
+        """Return all quantities by group, NaN beyond the rows done at the requested steps."""
+        kernels = {
+            name: self.arrays[core][:, :done, :done].copy() for core, name in _KERNELS.items()
+        }
+        reached = steps[steps < done]
+
+        def at_times(values: FloatArray) -> FloatArray:
+            out = np.full((len(values), len(steps)), np.nan)
+            out[:, : len(reached)] = values[:, reached]
+            return out
+
+        def diagonal(kernel: FloatArray) -> FloatArray:
+            return at_times(np.diagonal(kernel, axis1=1, axis2=2))
+
+        return {
+            "risk": diagonal(kernels["correlation"]),
+            "train_risk": diagonal(kernels["residual_correlation"]),
+            "trace": at_times(self.arrays["trace"]),
+            "overlap": at_times(self.arrays["overlap"]),
+            **kernels,
+            "memory_sum": kernels["memory"].sum(axis=2),
+        }
+
+    def stein_deviation(self, done: int) -> float:
+        """Largest deviation between both sides of Stein's identity at the end, in units of one."""
+        last = self.layout["memory"][1][1] - 1
+        if done <= last or last == 0:
+            return math.nan
+        chi, L = (self.arrays[name].mean(axis=0) for name in ("response", "factor"))
+        expected = chi[last, :last] @ L[:last, :last]
+        measured = self.arrays["stein"].mean(axis=0)[:last]
+        largest = np.abs(expected).max()
+        return float(np.abs(measured - expected).max() / largest) if largest > 0.0 else 0.0
+
+
+def _probe_noise(fields: dict[str, FloatArray], reached: NDArray[np.int64], Delta: float) -> Any:
+    """Return what the noise of M adds to the train risk at the steps, relative to it."""
+    memory = fields["memory"][:, reached]
+    groups = len(memory)
+    if groups < 2:
+        return np.zeros(len(reached))
+    deviation = memory - memory.mean(axis=0)
+    kernel = fields["correlation"].mean(axis=0) + Delta
+    variance = np.einsum("gts,gts->t", deviation @ kernel, deviation) / (groups - 1)
+    train = np.diagonal(fields["residual_correlation"].mean(axis=0))[reached]
+    return variance / train
+
+
+def _smaller_size(problem: Problem, dim: int) -> int:
+    """Return the size near dim/2 at which the widths of student and teacher are rounded least."""
+    ratios = [problem.kappa]
+    if problem.teacher_spectrum is None and problem.kappa_star is not None:
+        ratios.append(problem.kappa_star)
+
+    def rounding(size: int) -> float:
+        return sum(abs(math.floor(ratio * size + 0.5) / size - ratio) for ratio in ratios)
+
+    near = range(max(1, math.ceil(0.4 * dim)), max(1, math.floor(0.6 * dim)) + 1)
+    return min(near, key=lambda size: (round(rounding(size), 9), abs(2 * size - dim)))
+
+
+def dmft(
+    problem: Problem,
+    t: ArrayLike,
+    *,
+    lr: float | Sequence[float] | FloatArray,
+    dim: int = 100,
+    replicas: int = 8,
+    groups: int | None = None,
+    probes: int = 1,
+    teacher: str = "quantile",
+    ridges: Sequence[float] | FloatArray | None = None,
+    momentum: float = 0.0,
+    storage: str = "float64",
+    extrapolate: bool = False,
+    seed: int | np.random.SeedSequence | None = 0,
+    threads: int | None = None,
+    throw: bool = True,
+    progress: bool | Callable[[float], object] = False,
+    checkpoint: PathLike | None = None,
+) -> DmftTrajectory:
+    """Solve the equations of dynamical mean-field theory, exact in discrete time.
+
+    They describe gradient descent in the limit of high dimension. The kernels are built row by
+    row from an effective process in matrices of size `dim`, without iteration.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    t : (T,) array
+        Physical times, learning rate times steps: multiples of `lr`.
+    lr : float or sequence of float
+        The learning rate. A sequence gives that of each step, and `t` is then among its partial
+        sums.
+    dim : int
+        Size of the matrices of the effective process. The bias of all results is of order 1/dim.
+    replicas : int
+        Copies of the effective process.
+    groups : int, optional
+        The replicas of a group share kernels, and groups are independent: results are means over
+        the groups, with standard errors between them. Must divide `replicas`; default: the
+        largest divisor up to 4. With one group there are no standard errors.
+    probes : int
+        Random directions per replica in which the response is measured.
+    teacher : {"quantile", "random"}
+        "quantile": the teacher's eigenvalues are `teacher_eigenvalues`, the same for all replicas.
+        "random": S* = a G G^T/m*, drawn for each. Both are the former for a problem with a
+        `teacher_spectrum`.
+    ridges : sequence of float, optional
+        The ridge of each step, instead of the problem's; the last one repeats.
+    momentum : float
+        Of the heavy ball: this fraction, in [0, 1), of the last change of the weights is added
+        to the next.
+    storage : {"float64", "float32"}
+        Precision in which the history is kept; sums are accumulated in double precision.
+    extrapolate : bool
+        Run at about half of `dim`, too, and extrapolate all results in 1/dim to infinite size.
+    seed : int, SeedSequence or None
+        None draws fresh entropy; what was used is in ``origin``.
+    threads : int, optional
+        Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
+        result depends on it.
+    throw : bool
+        Raise `ConvergenceError` if the kernels stop being finite; otherwise return what is.
+    progress : bool or callable
+        Show a bar, or call with the fraction done.
+    checkpoint : path, optional
+        A file from which the same call continues after an interruption, to the same bits. It is
+        as large as the history.
+
+    Returns
+    -------
+    DmftTrajectory
+        ``stats`` has "m" and "m_star", "memory_gib", "stein_deviation" (largest deviation
+        from Stein's identity in the last row of the response, relative to its largest entry) and
+        "probe_noise" (largest share of the train risk that comes from noise of the response); with
+        `extrapolate` also "dim_coarse" and "size_effect" (largest relative change of the risk).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    MemoryError
+        If the history would need more memory than is free.
+    ConvergenceError
+        If the kernels stop being finite; its ``result`` holds all rows before.
+
+    Warns
+    -----
+    UserWarning
+        If a learning rate is above `stable_lr`, or noise of the measured response makes up much
+        of the train risk.
+
+    Notes
+    -----
+    Step t costs about (6 + 4 K) d^2 min(d, m) operations and one pass over (2 + K) t d^2/2 stored
+    numbers for each replica, K = `probes`. Source: ``docs/papers/empirical_flow.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=0.5, kappa_star=0.3, ridge=0.1)
+    >>> run = op.empirical_flow.dmft(problem, [0.0, 0.5, 1.0], lr=0.02, dim=20)
+    >>> bool((run.risk[1:] < run.risk[0]).all()), run.response[0, 1]
+    (True, np.float64(0.0))
+    """
+    _problem(problem)
+    times = _check.times("t", t)
+    rates, steps = _clock(lr, times)
+    dim = _check.integer("dim", dim, minimum=2)
+    replicas = _check.replicas(replicas)
+    if groups is None:
+        groups = max(count for count in range(1, min(4, replicas) + 1) if replicas % count == 0)
+    groups = _check.integer("groups", groups, minimum=1)
+    if replicas % groups:
+        raise _check.bad("groups", f"a divisor of replicas, {replicas}", groups)
+    probes = _check.integer("probes", probes, minimum=1)
+    teacher = _check.choice("teacher", teacher, ("quantile", "random"))
+    weights = np.array([problem.ridge]) if ridges is None else _check.vector("ridges", ridges)
+    if len(weights) == 0 or not (weights >= 0.0).all():
+        raise _check.bad("ridges", "None or a sequence of numbers >= 0", weights)
+    momentum = _check.real("momentum", momentum, minimum=0.0, maximum=1.0, strict_maximum=True)
+    storage = _check.choice("storage", storage, ("float64", "float32"))
+    extrapolate = _check.boolean("extrapolate", extrapolate)
+    sequence = _check.seed_sequence(seed)
+    workers = _check.threads(threads)
+    throw = _check.boolean("throw", throw)
+    sizes = [_smaller_size(problem, dim), dim] if extrapolate else [dim]
+    total = int(steps[-1]) + 1
+    runs = [
+        _Effective(
+            problem,
+            size,
+            steps=total - 1,
+            replicas=replicas,
+            groups=groups,
+            probes=probes,
+            momentum=momentum,
+            lr=rates,
+            ridge=weights,
+            teacher=teacher,
+            storage=storage,
+            sequence=sequence,
+        )
+        for size in sizes
+    ]
+    nbytes = sum(run.nbytes for run in runs)
+    if checkpoint is not None:
+        nbytes *= 2.0  # a file is read as a whole
+    fraction = _check.available_memory() / nbytes
+    _check.memory(
+        nbytes,
+        "the history",
+        f"the steps to t (about {int(fraction * total)} fit), dim (about "
+        f"{int(math.sqrt(fraction) * dim)} fits), replicas or probes, or take storage='float32'",
+    )
+    _warn_of_rates(problem, rates)
+    for run in runs:
+        run.start(workers)
+    arrays = {f"{run.dim}/{name}": array for run in runs for name, array in run.arrays.items()}
+    grid = (
+        rates[0] * np.arange(total)
+        if len(rates) == 1
+        else np.concatenate([[0.0], np.cumsum(rates)])[:total]
+    )
+
+    def advance(done: int, budget: int) -> int:
+        run, first = runs[done // total], done % total
+        with _blas.one_thread():
+            return run.model.advance(run.arrays, first, min(budget, total - first), workers)
+
+    def build(status: Status, stats: dict[str, float]) -> DmftTrajectory:
+        units = int(stats.pop("steps"))
+        if status is Status.SUCCESS and units < len(runs) * total:
+            status = Status.DIVERGED
+        rows = max(0, units - (len(runs) - 1) * total)
+        final = runs[-1].fields(rows, steps)
+        quantities = final
+        extra: dict[str, float] = {}
+        if extrapolate:
+            weight = sizes[1] / (sizes[1] - sizes[0])
+            coarse = runs[0].fields(rows, steps)
+            quantities = {
+                name: weight * values + (1.0 - weight) * coarse[name]
+                for name, values in final.items()
+            }
+            change = quantities["risk"].mean(axis=0) / final["risk"].mean(axis=0) - 1.0
+            effect = np.abs(change[steps < rows]).max(initial=0.0)
+            extra = {"dim_coarse": sizes[0], "size_effect": float(effect)}
+        noise = _probe_noise(final, steps[steps < rows], problem.noise_var)
+        mean = {name: values.mean(axis=0) for name, values in quantities.items()}
+        errors = {
+            f"{name}_sem": np.std(values, axis=0, ddof=1) / math.sqrt(groups)
+            if groups > 1
+            else np.full(values.shape[1:], np.nan)
+            for name, values in quantities.items()
+        }
+        result = DmftTrajectory(
+            problem=problem,
+            inputs={
+                "dim": dim,
+                "lr": rates if len(rates) > 1 else rates[0],
+                "ridges": weights,
+                "momentum": momentum,
+                "replicas": replicas,
+                "groups": groups,
+                "probes": probes,
+                "teacher": teacher,
+                "storage": storage,
+                "extrapolate": extrapolate,
+            },
+            method="dmft",
+            status=status,
+            stats={
+                **stats,
+                "steps": max(0, rows - 1),
+                "threads": workers,
+                **runs[-1].sizes,
+                "memory_gib": nbytes / 2**30,
+                "stein_deviation": runs[-1].stein_deviation(rows),
+                "probe_noise": float(noise.max(initial=0.0)),
+                **extra,
+            },
+            origin=make_origin(sequence),
+            t=times,
+            steps=np.arange(rows),
+            step_times=grid[:rows],
+            **mean,
+            **errors,
+        )
+        if noise.max(initial=0.0) > _PROBE_NOISE:
+            worst = int(np.argmax(noise))
+            warnings.warn(
+                f"noise of the measured response makes up {noise[worst]:.0%} of the train risk of "
+                f"a group at t = {times[worst]:g}; take more replicas, fewer groups, more probes "
+                "or a larger dim",
+                UserWarning,
+                stacklevel=4,
+            )
+        return result
+
+    identity = _run.fingerprint(
+        problem,
+        function="empirical_flow.dmft",
+        t=times,
+        lr=rates,
+        ridge=weights,
+        sizes=sizes,
+        replicas=replicas,
+        groups=groups,
+        probes=probes,
+        teacher=teacher,
+        momentum=momentum,
+        storage=storage,
+        seed=sequence,
+    )
+    result = _run.drive(
+        len(runs) * total,
+        arrays,
+        advance,
+        build,
+        progress=progress,
+        label="empirical_flow.dmft",
         checkpoint=_run.Checkpoint(checkpoint, identity),
     )
     return conclude(result, throw)

@@ -1,4 +1,4 @@
-"""Figures of results: curves in time, scans, theory against simulation, spectra.
+"""Figures of results: curves in time, scans, theory against simulation, spectra, kernels.
 
 Every function draws on the axes it is given, or on new ones, and returns them. Nothing global is
 changed. Needs matplotlib, which the extra `plot` installs.
@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike
 
 from overparam import _check
 from overparam._check import FloatArray
-from overparam.results import Result, Spectrum, Trajectory, components
+from overparam.results import Result, Spectrum, Trajectory, components, errors_beside
 from overparam.spectra import Law
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["compare", "scan", "spectrum", "trajectory"]
+__all__ = ["aging", "compare", "kernel", "scan", "spectrum", "trajectory"]
 
 PANEL = (5.0, 3.6)  # inches
 _BAND: dict[str, Any] = {"alpha": 0.25, "linewidth": 0}
@@ -71,7 +71,8 @@ def trajectory(
 ) -> Axes:
     """Plot a field against time.
 
-    Sampled results appear as the mean over replicas with a band of one standard error.
+    Sampled results appear as the mean over replicas with a band of one standard error, theories
+    that have standard errors with a band, too.
 
     Parameters
     ----------
@@ -120,7 +121,17 @@ def trajectory(
     curves: list[tuple[str, FloatArray, FloatArray | None, FloatArray | None]]
     for result in results:
         if not result.sampled:
-            curves = [(label, y, None, None) for label, y in components(result, field)]
+            curves = [
+                (
+                    label,
+                    y,
+                    None if error is None else y - error,
+                    None if error is None else y + error,
+                )
+                for (label, y), error in zip(
+                    components(result, field), errors_beside(result, field), strict=True
+                )
+            ]
         elif quantiles is None:
             curves = [
                 (label, y, y - error, y + error)
@@ -227,6 +238,8 @@ def compare(
 ) -> Axes:
     """Plot a theory as curves and a simulation as points with one standard error.
 
+    Standard errors that the theory has appear as bands.
+
     Parameters
     ----------
     theory : Trajectory
@@ -273,10 +286,14 @@ def compare(
     field = theory.headline if field is None else field
     curves = list(components(theory, field))
     measured = zip(components(sampled.mean(), field), components(sampled.sem(), field), strict=True)
+    own = errors_beside(theory, field)
     ax = ax or panels(1)[0]
-    for (label, expected), ((_, mean), (_, error)) in zip(curves, measured, strict=True):
+    for (label, expected), band, ((_, mean), (_, error)) in zip(curves, own, measured, strict=True):
         several = f" {label}" if len(curves) > 1 else ""
         (curve,) = ax.plot(theory.t, expected, **{"label": theory.method + several, **line})
+        if band is not None:
+            lower, upper = expected - band, expected + band
+            ax.fill_between(theory.t, lower, upper, color=curve.get_color(), **_BAND)
         ax.errorbar(
             sampled.t,
             mean,
@@ -400,6 +417,138 @@ def spectrum(
             label="outliers",
         )
     return _finish(ax, "eigenvalue", "density", xscale, yscale)
+
+
+def kernel(
+    result: Trajectory,
+    field: str = "correlation",
+    *,
+    ax: Axes | None = None,
+    **mesh: Any,
+) -> Axes:
+    """Plot a two-time kernel as a heat map.
+
+    Parameters
+    ----------
+    result : Trajectory
+        A result with kernels, such as that of `empirical_flow.dmft`.
+    field : str
+        A kernel: "correlation", "response", "memory" or "residual_correlation". Of those that are
+        lower triangular only the part below the diagonal appears, with colours on both sides of 0.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; new axes by default.
+    **mesh
+        Properties of the map, as `matplotlib.axes.Axes.pcolormesh` takes them.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If the result has no such kernel.
+    ImportError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=0.5, kappa_star=0.3)
+    >>> run = op.empirical_flow.dmft(problem, [0.2], lr=0.02, dim=20)
+    >>> ax = op.plot.kernel(run, "response")
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('time s', 'time t')
+    """
+    times, values = _kernel(result, field)
+    causal = not np.triu(values, 1).any()
+    style: dict[str, Any] = {"cmap": "viridis", "rasterized": True}
+    if causal:
+        values = np.where(np.tri(len(values), k=-1, dtype=bool), values, np.nan)
+        largest = np.nanmax(np.abs(values), initial=0.0)
+        style |= {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
+    ax = ax or panels(1)[0]
+    image = ax.pcolormesh(times, times, values, **{**style, **mesh})
+    ax.figure.colorbar(image, ax=ax, label=_axis_name(field))
+    ax.set(xlabel="time s", ylabel="time t", aspect="equal")
+    return ax
+
+
+def aging(
+    result: Trajectory,
+    waiting_times: Sequence[float] | FloatArray,
+    *,
+    field: str = "correlation",
+    normalised: bool = True,
+    ax: Axes | None = None,
+    xscale: str = "log",
+    yscale: str = "linear",
+    **line: Any,
+) -> Axes:
+    """Plot a two-time kernel against the time since some waiting times, K(t_w + s, t_w).
+
+    Parameters
+    ----------
+    result : Trajectory
+        A result with kernels, such as that of `empirical_flow.dmft`.
+    waiting_times : sequence of float
+        Times t_w; of the run's steps the nearest ones are taken.
+    field : str
+        A kernel, as in `kernel`.
+    normalised : bool
+        Divide by K(t_w, t_w).
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; new axes by default.
+    xscale, yscale : str
+        Scales of the axes.
+    **line
+        Properties of the curves, as `matplotlib.axes.Axes.plot` takes them.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If the result has no such kernel, or a waiting time is not within the run.
+    ImportError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=0.5, kappa_star=0.3)
+    >>> run = op.empirical_flow.dmft(problem, [0.4], lr=0.02, dim=20)
+    >>> ax = op.plot.aging(run, [0.0, 0.2])
+    >>> len(ax.lines)
+    2
+    """
+    times, values = _kernel(result, field)
+    waits = _check.vector("waiting_times", waiting_times)
+    if not ((waits >= 0.0) & (waits <= times[-1])).all():
+        raise _check.bad("waiting_times", f"within the run, 0 to {times[-1]:g}", waits)
+    ax = ax or panels(1)[0]
+    for wait in waits:
+        row = int(np.argmin(np.abs(times - wait)))
+        curve = values[row:, row] / (values[row, row] if normalised else 1.0)
+        first = 1 if xscale == "log" else 0  # the time 0 has no place on a logarithmic scale
+        label = f"$t_w$ = {times[row]:.4g}"
+        ax.plot((times[row:] - times[row])[first:], curve[first:], **{"label": label, **line})
+    name = f"{field}, normalised" if normalised else field
+    return _finish(ax, "time since $t_w$", name, xscale, yscale)
+
+
+def _kernel(result: Trajectory, field: str) -> tuple[FloatArray, FloatArray]:
+    """Return the times of all steps and the kernel."""
+    _require_time(result)
+    specs = result._specs()
+    known = [name for name in specs if specs[name].axes == ("step", "step_2")]
+    if field not in known:
+        must = "one of " + ", ".join(known) if known else "of a result with kernels"
+        raise _check.bad("field", must, field)
+    arrays = result._arrays()
+    return arrays["step_times"], arrays[field]
 
 
 def _bulk(bulk: object) -> tuple[FloatArray, FloatArray]:

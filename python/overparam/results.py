@@ -1403,6 +1403,37 @@ def components(result: Result, field: str) -> Iterator[tuple[str, FloatArray]]:
         raise _check.bad("field", f"a component of {name}{array.shape[len(kept) :]}", field)
 
 
+def errors_beside(result: Result, field: str) -> list[FloatArray | None]:
+    """Return the standard error of each component of a field, None where there is none.
+
+    A result without replicas can have them in a field of the same shape, called ``<field>_sem``.
+
+    Parameters
+    ----------
+    result : Result
+        A result without replicas.
+    field : str
+        As in `components`.
+
+    Returns
+    -------
+    list of array or None
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=0.5, kappa_star=0.3)
+    >>> theory = op.empirical_flow.dmft(problem, [0.0, 0.1], lr=0.02, dim=20)
+    >>> op.results.errors_beside(theory, "risk")[0].shape
+    (2,)
+    """
+    count = len(list(components(result, field)))
+    name, bracket, index = field.partition("[")
+    if f"{name}_sem" not in result._arrays():
+        return [None] * count
+    return [values for _, values in components(result, f"{name}_sem{bracket}{index}")]
+
+
 def compare(theory: Result, sampled: Result, fields: Iterable[str] | None = None) -> Table:
     """Set a theory against a simulation, entry by entry.
 
@@ -1426,7 +1457,8 @@ def compare(theory: Result, sampled: Result, fields: Iterable[str] | None = None
         t
             Time; NaN for fields without.
         theory, mean, sem
-            The values, and the standard error of the mean.
+            The values, and the standard error of the difference: that of the mean, and that of the
+            theory where it has one.
         z
             (mean - theory)/sem; 0 where both numerator and denominator vanish up to rounding
             (1e-12 of the values), infinite where only the denominator does, NaN for one replica.
@@ -1465,12 +1497,17 @@ def compare(theory: Result, sampled: Result, fields: Iterable[str] | None = None
     labels: list[str] = []
     columns: list[FloatArray] = []
     for field in [fields] if isinstance(fields, str) else fields:
-        triples = zip(
-            components(theory, field), components(mean, field), components(sem, field), strict=True
+        entries = zip(
+            components(theory, field),
+            errors_beside(theory, field),
+            components(mean, field),
+            components(sem, field),
+            strict=True,
         )
-        for (label, expected), (_, measured), (_, error) in triples:
+        for (label, expected), own, (_, measured), (_, error) in entries:
             times = np.full(1, np.nan) if expected.ndim == 0 else t
-            block = np.stack(np.broadcast_arrays(times, expected, measured, error))
+            total = error if own is None else np.hypot(error, own)
+            block = np.stack(np.broadcast_arrays(times, expected, measured, total))
             labels += [label] * block.shape[1]
             columns.append(block)
     times, expected, measured, error = np.concatenate([np.empty((4, 0)), *columns], axis=1)
