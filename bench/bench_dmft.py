@@ -8,13 +8,13 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-import time
 import warnings
 
 import naive
 import numpy as np
 import overparam as op
 import pytest
+from timing import shortest
 
 flow = op.empirical_flow
 PROBLEM = flow.Problem(alpha=0.3, kappa=1.5, kappa_star=0.5, noise_var=0.1, ridge=0.02)
@@ -30,15 +30,6 @@ def _ours(steps, dim, **options):
             return flow.dmft(PROBLEM, [LR * steps], lr=LR, dim=dim, **options)
 
     return run
-
-
-def _seconds(function, rounds=3):
-    taken = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
 
 
 def _plain(steps, dim, replicas):
@@ -78,21 +69,21 @@ def test_dmft_against_numpy(compare):
 def _bandwidth():
     """Bytes per second at which one thread reads memory, by a sum of products of long vectors."""
     x = np.ones(2**25)
-    return x.nbytes / _seconds(lambda: np.add.reduce(x))
+    return x.nbytes / shortest(lambda: np.add.reduce(x), rounds=3)[0]
 
 
 def _gemm_rate(dim):
     a = np.ones((dim, dim))
-    return 2.0 * dim**3 * 50 / _seconds(lambda: [a @ a for _ in range(50)])
+    return 2.0 * dim**3 * 50 / shortest(lambda: [a @ a for _ in range(50)], rounds=3)[0]
 
 
 @pytest.mark.parametrize("dim", [50, 100, 200])
 def test_growth(compare, dim):
     """T^2 d^2 for the history and T d^3 for products, beside what the machine can do."""
     replicas, probes = 4, 1
-    seconds = {
-        steps: _seconds(_ours(steps, dim, replicas=replicas), 2) for steps in (100, 200, 400)
-    }
+    lengths = (100, 200, 400)
+    runs = [_ours(steps, dim, replicas=replicas) for steps in lengths]
+    seconds = dict(zip(lengths, shortest(*runs, rounds=2), strict=True))
     steps = 400
     history = (2 + probes) * replicas * steps**2 / 2 * dim * (dim + 1) / 2 * 8
     products = (6 + 4 * probes) * replicas * steps * float(dim) ** 3

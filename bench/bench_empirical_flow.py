@@ -8,35 +8,15 @@ import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-import time
 
 import numpy as np
 import overparam as op
 import peers
 import pytest
 from overparam import _core
+from timing import repeated, shortest
 
 flow = op.empirical_flow
-
-
-def _shortest(*functions, rounds=50):
-    """Seconds of each, by turns; the shortest, which other work on the machine delays least."""
-    seconds = [[] for _ in functions]
-    for _ in range(rounds):
-        for function, taken in zip(functions, seconds, strict=True):
-            began = time.perf_counter()
-            function()
-            taken.append(time.perf_counter() - began)
-    return [min(taken) for taken in seconds]
-
-
-def _repeated(function, times):
-    def run():
-        for _ in range(times):
-            function()
-        return times
-
-    return run
 
 
 # ---- long times ----------------------------------------------------------------------------------
@@ -74,7 +54,7 @@ def test_long_time(compare, name):
     assert error < 1e-10
     medians = compare(
         f"long_time {name}",
-        _repeated(lambda: flow.long_time(problem), 20),
+        repeated(lambda: flow.long_time(problem), 20),
         {"SciPy quad, brentq": scipy},
         rounds=3,
         note=f"error {error:.1e}, theirs {abs(risks['theirs'] / RISKS[name] - 1):.1e}",
@@ -91,7 +71,7 @@ def test_curve(compare):
     compare(
         "curve kappa=kappa*=0.25, per sigma^2",
         lambda: flow.curve(problem, sigma2),
-        {"itself, long_time": _repeated(lambda: flow.long_time(one), len(sigma2))},
+        {"itself, long_time": repeated(lambda: flow.long_time(one), len(sigma2))},
         units=len(sigma2),
         rounds=3,
         note=f"{found} solutions at {len(sigma2)} sigma^2",
@@ -136,13 +116,13 @@ def test_gradient(compare):
     ours()
     gemm()
     flops = 4.0 * samples * dim * width
-    own, other = _shortest(ours, gemm)
+    own, other = shortest(ours, gemm, rounds=50)
     compare(
         "gradient, network d=100 alpha=0.4 kappa=0.7",
-        _repeated(ours, 10),
+        repeated(ours, 10),
         {
-            "GEMM of NumPy alone": _repeated(gemm, 10),
-            "NumPy": _repeated(lambda: peers.network_gradient_numpy(W, X, y, 0.01), 10),
+            "GEMM of NumPy alone": repeated(gemm, 10),
+            "NumPy": repeated(lambda: peers.network_gradient_numpy(W, X, y, 0.01), 10),
         },
         note=f"{flops / own / 1e9:.1f} Gflop/s, {other / own:.0%} of GEMM",
     )
@@ -161,10 +141,10 @@ def test_gradient_with_goe_sensing(compare):
     W32 = W.astype(np.float32)
     nbytes = 4.0 * samples * dim * (dim + 1) / 2
     block = np.ones(int(nbytes / 8))
-    own, read = _shortest(lambda: network.loss_gradient(W), block.sum)
+    own, read = shortest(lambda: network.loss_gradient(W), block.sum, rounds=50)
     compare(
         "gradient, GOE d=100 alpha=0.4 kappa=0.7",
-        _repeated(lambda: network.loss_gradient(W), 5),
+        repeated(lambda: network.loss_gradient(W), 5),
         {"torch einsum": lambda: theirs(W), "torch einsum, float32": lambda: single(W32)},
         rounds=5,
         note=f"{nbytes / own / 1e9:.1f} GB/s of samples, NumPy's sum {nbytes / read / 1e9:.1f}",

@@ -17,6 +17,7 @@ import numpy as np
 import overparam as op
 import peers
 import pytest
+from timing import by_turns
 
 
 def _network(p, p_star, dim, samples=0, seed=0):
@@ -26,15 +27,6 @@ def _network(p, p_star, dim, samples=0, seed=0):
     W, W_star = rng.standard_normal((p, dim)), rng.standard_normal((p_star, dim))
     X = rng.standard_normal((samples, dim))
     return problem, W, W_star, X, np.mean((X @ W_star.T) ** 2, axis=1) / dim
-
-
-def _median(function, rounds=5):
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
 
 
 # ---- products ------------------------------------------------------------------------------------
@@ -60,7 +52,8 @@ def test_product(compare, block):
         A.T @ C
 
     functions["GEMM of NumPy alone"] = gemm
-    rate, own = flops / _median(gemm), flops / _median(lambda: operator @ V)
+    taken = by_turns(gemm, lambda: operator @ V, rounds=5)
+    rate, own = (flops / statistics.median(seconds) for seconds in taken)
     compare(
         f"product on samples N=1000 p=50 n=20000, block {block}",
         lambda: operator @ V,

@@ -9,11 +9,11 @@ import os
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import statistics
-import time
 
 import numpy as np
 import overparam as op
 import peers
+from timing import by_turns, repeated
 
 flow = op.population_flow
 
@@ -25,15 +25,6 @@ def _network(dim, width, rank, seed=1):
 
 def _error(loss, exact):
     return float(np.max(np.abs(loss / exact - 1.0)))
-
-
-def _repeated(function, times):
-    def run():
-        for _ in range(times):
-            function()
-        return times
-
-    return run
 
 
 def test_flow_against_scipy(compare):
@@ -58,7 +49,7 @@ def test_flow_against_scipy(compare):
     assert error < peer_error
     compare(
         "exact flow d=1000 m=500 r=5, 200 times to tau=20",
-        _repeated(ours, 7),
+        repeated(ours, 7),
         {"SciPy DOP853 on W": scipy},
         rounds=1,
         note=f"error {error:.1e}, theirs {peer_error:.1e}",
@@ -95,13 +86,7 @@ def test_growth_with_dimension(compare):
         return lambda: flow.flow(problem, W0, t)
 
     runs = {dim: run(dim) for dim in dims}
-    seconds = {dim: [] for dim in dims}
-    for _ in range(5):
-        for dim, function in runs.items():
-            began = time.perf_counter()
-            function()
-            seconds[dim].append(time.perf_counter() - began)
-    medians = [statistics.median(seconds[dim]) for dim in dims]
+    medians = [statistics.median(taken) for taken in by_turns(*runs.values(), rounds=5)]
     exponent = np.polyfit(np.log(dims), np.log(medians), 1)[0]
     last = np.log2(medians[-1] / medians[-2])
     compare(
@@ -137,7 +122,7 @@ def test_limit_against_euler(compare):
     theirs = " / ".join(f"{e:.1e}" for e in peer_errors)
     compare(
         "limit gamma=0.5 gamma*=0.25, 200 times",
-        _repeated(lambda: flow.limit(gamma, gamma_star, t), 20),
+        repeated(lambda: flow.limit(gamma, gamma_star, t), 20),
         {"Euler, step 1e-5": peer(scheme), "Euler tuned": peer(tuned)},
         rounds=5,
         note=f"error {error:.1e}, theirs {theirs}",
