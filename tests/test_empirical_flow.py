@@ -867,7 +867,7 @@ def test_optimal_ridge_against_naive():
     problem = Problem(alpha=0.3, kappa=1.0, kappa_star=0.2, noise_var=0.5)
     ridge, best = flow.optimal_ridge(problem)
     expected, risk = naive.optimal_ridge(
-        (0.2, 1.0), 0.3, 1.0, Delta=0.5, low=0.8 * ridge, high=1.2 * ridge, n=20
+        (0.2, 1.0), 0.3, 1.0, Delta=0.5, low=0.97 * ridge, high=1.03 * ridge, n=20
     )
     assert_allclose(ridge, expected, rtol=1e-3)
     assert_allclose(best.risk[0], risk, rtol=1e-6)

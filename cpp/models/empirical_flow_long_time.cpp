@@ -644,9 +644,9 @@ class Statics {
         const Kept at = keep_at(tau);
         set_.alpha = (risk(at) + set_.noise) / (4.0 * s_);
         Fixed f = fixed(at, set_.alpha, false);
-        const double log_s = std::log(s_);
+        const double s = s_, log_s = std::log(s);
         f.stable = excess(log_s + SLOPE_STEP) < excess(log_s - SLOPE_STEP);
-        widen(std::exp(log_s));
+        widen(s);
         return f;
     }
 
@@ -782,13 +782,22 @@ std::vector<double> log_grid(double low, double high, double per_decade) {
 // ---- sigma -> 0: the signal is exact, the null block of size 1 - kappa* a semicircle
 // ------------------
 
-// Integrals of 1, x and x^2 over the standard semicircle above 2 cos(angle).
+// Integrals over the standard semicircle above 2 cos(angle) of 1, and with t = 2 cos(other), other
+// >= angle, of x - t, (x - t)^2 and x (x - t): sums of positive terms, also where the arc is short.
 struct Arc {
-    explicit Arc(double angle)
-        : mass((angle - std::sin(angle) * std::cos(angle)) / M_PI),
-          first(4.0 * std::pow(std::sin(angle), 3) / (3.0 * M_PI)),
-          second((angle - 0.25 * std::sin(4.0 * angle)) / M_PI) {}
-    double mass, first, second;
+    Arc(double angle, double other) {
+        const Quadrature& rule = panel_rule();
+        for (std::size_t i = 0; i < rule.nodes.size(); ++i) {
+            const double at = angle * rule.nodes[i], sine = std::sin(at);
+            const double beyond = 4.0 * std::sin(0.5 * (other + at)) * std::sin(0.5 * (other - at));
+            const double weight = 2.0 / M_PI * angle * rule.weights[i] * sine * sine;
+            mass += weight;
+            excess += weight * beyond;
+            square += weight * beyond * beyond;
+            product += weight * beyond * 2.0 * std::cos(at);
+        }
+    }
+    double mass = 0.0, excess = 0.0, square = 0.0, product = 0.0;
 };
 
 double arc_of_mass(double mass) {
@@ -797,15 +806,10 @@ double arc_of_mass(double mass) {
     return newton(
         [mass](double angle) {
             const double sine = std::sin(angle);
-            // angle - sin cos without its cancellation
-            const double x = 2.0 * angle,
-                         small =
-                             x * x * x / 12.0 *
-                             (1.0 - x * x / 20.0 *
-                                        (1.0 - x * x / 42.0 *
-                                                   (1.0 - x * x / 72.0 * (1.0 - x * x / 110.0))));
-            const double arc = angle < 0.3 ? small : angle - sine * std::cos(angle);
-            return std::pair(arc / M_PI - mass, 2.0 * sine * sine / M_PI);
+            // By its closed form where that does not cancel.
+            const double above =
+                angle < 1.0 ? Arc(angle, angle).mass : (angle - sine * std::cos(angle)) / M_PI;
+            return std::pair(above - mass, 2.0 * sine * sine / M_PI);
         },
         0.0, M_PI, std::min(std::cbrt(1.5 * M_PI * mass), 0.5 * M_PI), 1e-15);
 }
@@ -816,51 +820,59 @@ class Recovery {
         edge_ = null_ > 0.0 && kappa < 1.0 ? arc_of_mass((kappa - k_) / null_) : M_PI;
     }
 
-    // sigma^2 -> R is 2 sigma^2 psi(t) for tau = t sigma (1 - kappa*)^(1/2), and D = alpha at its
-    // minimum: the threshold is that of alpha = psi/2.
-    double psi(double t) const {
-        const Arc arc = above(t);
-        return k_ * (1.0 + null_) + k_ * null_ * t * t +
-               null_ * null_ * (arc.second - 2.0 * t * arc.first + t * t * arc.mass);
+    // R is 2 sigma^2 psi for tau = t sigma (1 - kappa*)^(1/2), and D = alpha at its minimum, which
+    // makes alpha = psi/2 the threshold.
+    double psi(double t) const { return psi(t, angle_of(t)); }
+
+    double threshold() const {
+        const double angle = lowest();
+        return 0.5 * psi(2.0 * std::cos(angle), angle);
     }
 
-    double half_slope(double t) const {
-        const Arc arc = above(t);
-        return null_ * (k_ * t - null_ * (arc.first - t * arc.mass));
-    }
+    // Rank at the threshold.
+    double rank() const { return k_ + null_ * above(lowest()).mass; }
 
-    double half_bend(double t) const { return null_ * (k_ + null_ * above(t).mass); }
+    double rank(double t) const { return k_ + null_ * above(angle_of(t)).mass; }
 
     double response(double t) const {
-        const Arc arc = above(t);
-        return 0.5 * (k_ * (1.0 + null_) + null_ * null_ * (arc.second - t * arc.first));
+        return 0.5 * (k_ * (1.0 + null_) + null_ * null_ * above(angle_of(t)).product);
     }
 
     // D without a threshold: where lam -> 0+ stops interpolating labels of vanishing noise.
-    double all_kept() const {
-        return 0.5 *
-               (k_ * (1.0 + null_) + null_ * null_ * Arc(std::min(0.5 * M_PI, edge_)).second);
-    }
-
-    double rank(double t) const { return k_ + null_ * above(t).mass; }
-
-    double lowest() const {
-        if (null_ == 0.0) return 0.0;
-        return newton([this](double t) { return std::pair(half_slope(t), half_bend(t)); }, 0.0, 2.0,
-                      1.0, 1e-15);
-    }
+    double all_kept() const { return response(0.0); }
 
     // t of the limit lam -> 0+ above the threshold.
     double limit(double alpha) const {
         if (null_ == 0.0) return 0.0;
-        const double low = lowest(), high = 2.0 + std::sqrt(2.0 * alpha / (k_ * null_));
+        const double high = 2.0 + std::sqrt(2.0 * alpha / (k_ * null_));
         return newton(
-            [&](double t) { return std::pair(psi(t) - 2.0 * alpha, 2.0 * half_slope(t)); }, low,
-            high, high, 1e-15);
+            [&](double t) {
+                const double slope = null_ * (k_ * t - null_ * above(angle_of(t)).excess);
+                return std::pair(psi(t) - 2.0 * alpha, 2.0 * slope);
+            },
+            2.0 * std::cos(lowest()), high, high, 1e-15);
     }
 
   private:
-    Arc above(double t) const { return Arc(std::min(std::acos(std::min(0.5 * t, 1.0)), edge_)); }
+    static double angle_of(double t) { return std::acos(std::min(0.5 * t, 1.0)); }
+
+    Arc above(double angle) const { return Arc(std::min(angle, edge_), angle); }
+
+    double psi(double t, double angle) const {
+        return k_ * (1.0 + null_) + k_ * null_ * t * t + null_ * null_ * above(angle).square;
+    }
+
+    // Where psi is smallest, as the angle of t.
+    double lowest() const {
+        if (null_ == 0.0) return 0.5 * M_PI;
+        return newton(
+            [this](double angle) {
+                const Arc arc = above(angle);
+                return std::pair(null_ * arc.excess - 2.0 * k_ * std::cos(angle),
+                                 2.0 * std::sin(angle) * (null_ * arc.mass + k_));
+            },
+            0.0, 0.5 * M_PI, std::pow(7.5 * M_PI * k_, 0.2), 1e-15);
+    }
 
     double k_, null_, edge_;
 };
@@ -1009,7 +1021,7 @@ double bayes_risk(double alpha, double ratio, double scale, double noise) {
 double recovery_threshold(double kappa, double ratio) {
     if (kappa < std::min(ratio, 1.0)) return INF;
     const Recovery limit(kappa, ratio);
-    return 0.5 * limit.psi(limit.lowest());
+    return limit.threshold();
 }
 
 double interpolation_threshold(double kappa, double ratio, double noise) {
@@ -1021,7 +1033,8 @@ double interpolation_threshold(double kappa, double ratio, double noise) {
         statics.widen(std::exp(log_s));
         return statics.unspent();
     };
-    double low = std::log(0.5 * noise), f_low = unspent(low), high = low, f_high = f_low;
+    double low = std::log(noise > 0.0 ? 0.5 * noise : spread.vanishing());
+    double f_low = unspent(low), high = low, f_high = f_low;
     while (f_high > 0.0 && high < 600.0) {
         low = high, f_low = f_high;
         high += 1.0;
@@ -1033,7 +1046,7 @@ double interpolation_threshold(double kappa, double ratio, double noise) {
 
 double saturation_width(double ratio) {
     const Recovery limit(1.0, ratio);
-    return limit.rank(limit.lowest());
+    return limit.rank();
 }
 
 }  // namespace overparam::empirical_flow

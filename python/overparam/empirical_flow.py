@@ -325,7 +325,7 @@ class LongTime(Point):
 # ---- long times: the static equations ------------------------------------------------------------
 
 # Points of each interval of a learned spectrum.
-_SPECTRUM_POINTS = 1001
+_SPECTRUM_POINTS = 2001
 
 _FIELDS = (
     "alpha",
@@ -491,7 +491,9 @@ def curve(problem: Problem, sigma2: ArrayLike, *, throw: bool = True) -> LongTim
     """
     began = time.perf_counter()
     law = _teacher(_problem(problem).teacher_law)
-    if isinstance(sigma2, (int, float)) or np.ndim(sigma2) == 0:
+    if isinstance(sigma2, np.ndarray) and sigma2.ndim == 0:
+        sigma2 = sigma2[()]
+    if np.isscalar(sigma2):
         values = np.array([_positive("sigma2", sigma2)])
     else:
         values = np.sort(_check.vector("sigma2", sigma2))
@@ -657,7 +659,7 @@ def optimal_ridge(problem: Problem) -> tuple[float, LongTime]:
 
     Notes
     -----
-    Source: ``docs/papers/empirical_flow.md`` section 4.
+    Source: ``docs/papers/empirical_flow.md`` section 3.3.
 
     Examples
     --------
@@ -734,8 +736,8 @@ def interpolation_threshold(kappa: float, kappa_star: float, noise_var: float) -
     kappa_star : float
         Width of the teacher, of scale a = 1; positive.
     noise_var : float
-        Delta >= 0, variance of the label noise; 0 is the limit of small noise, for a student that
-        is at least as wide as the teacher.
+        Delta >= 0, variance of the label noise; 0 is the limit of small noise, in closed form for
+        a student that is at least as wide as the teacher.
 
     Returns
     -------
@@ -756,7 +758,7 @@ def interpolation_threshold(kappa: float, kappa_star: float, noise_var: float) -
     >>> import overparam as op
     >>> round(op.empirical_flow.interpolation_threshold(1.0, 0.3, 0.1), 8)
     0.33064541
-    >>> op.empirical_flow.interpolation_threshold(1.0, 0.3, 0.0)
+    >>> round(op.empirical_flow.interpolation_threshold(1.0, 0.3, 0.0), 12)
     0.3775
     """
     return _core.flow_interpolation_threshold(
