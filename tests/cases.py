@@ -459,14 +459,10 @@ def empirical_flow_room() -> Room:
             "probes": count,
             "momentum": [*weight, (1.0, ValueError)],
             "storage": name,
+            "ridges": [("1", TypeError), (0.1, ValueError), ([], ValueError), ([-1.0], ValueError)],
             "extrapolate": [(1, TypeError), (None, TypeError)],
         },
-        theories={
-            "dmft": Call(
-                empirical_flow.dmft,
-                {"problem": problem, "t": times, "lr": 1 / 40, "dim": 8, "replicas": 4, "seed": 5},
-            ),
-        },
+        theories={},
         simulations={
             "simulate": simulate(lr=1 / 220),
             "simulate-goe": simulate(
@@ -484,6 +480,10 @@ def empirical_flow_room() -> Room:
             "minimise": Call(
                 empirical_flow.minimise,
                 {"problem": problem, "dim": 8, "replicas": 2, "seed": 5},
+            ),
+            "dmft": Call(
+                empirical_flow.dmft,
+                {**run, "lr": 1 / 40, "dim": 12, "replicas": 8, "groups": 2, "probes": 4},
             ),
         },
         numbers={

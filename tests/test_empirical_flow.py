@@ -4,15 +4,16 @@ import json
 import math
 import pathlib
 import re
+import warnings
 
 import cases
 import naive
 import numpy as np
 import overparam as op
 import pytest
-from cases import FALSE_ALARM, bits
+from cases import FALSE_ALARM, bits, standard_errors
 from numpy.testing import assert_allclose, assert_array_equal
-from overparam import _blas, _core, spectra
+from overparam import _blas, _check, _core, _run, spectra
 from overparam import empirical_flow as flow
 from overparam.empirical_flow import Problem
 from overparam.results import Status
@@ -1441,3 +1442,431 @@ def test_a_minimum_that_is_not_reached_is_flagged(noisy):
     assert np.isfinite(partial.risk).all()
     assert partial.stats["gradient"] > 1e-8
     assert_array_equal(flow.minimise(**run, throw=False).risk, partial.risk)
+
+
+# ---- dynamical mean-field theory -----------------------------------------------------------------
+
+KERNELS = ("correlation", "response", "memory", "residual_correlation")
+CURVES = ("risk", "train_risk", "trace", "overlap")
+NOISY = Problem(alpha=0.4, kappa=0.6, kappa_star=0.5, noise_var=0.3, ridge=0.1)
+
+
+def effective(problem, dim, steps, **changes):
+    """A run of the core as `dmft` starts it."""
+    given = {
+        "steps": steps,
+        "replicas": 3,
+        "groups": 1,
+        "probes": 2,
+        "momentum": 0.0,
+        "lr": np.array([0.03]),
+        "ridge": np.array([problem.ridge]),
+        "teacher": "quantile",
+        "storage": "float64",
+        "sequence": np.random.SeedSequence(3),
+    }
+    run = flow._Effective(problem, dim, **{**given, **changes})
+    run.start(1)
+    return run
+
+
+def advance(run, first, count, threads=1):
+    with _blas.one_thread():
+        return run.model.advance(run.arrays, first, count, threads)
+
+
+def unpacked(packed, dim):
+    """Symmetric matrices from lower triangles by columns, sqrt 2 times off the diagonal."""
+    i, j = np.tril_indices(dim)
+    order = np.lexsort((i, j))
+    i, j = i[order], j[order]
+    entries = packed[..., : len(i)] / np.where(i == j, 1.0, math.sqrt(2))
+    out = np.zeros((*packed.shape[:-1], dim, dim))
+    out[..., i, j] = out[..., j, i] = entries
+    return out
+
+
+def draws_of(run, start):
+    """The random numbers that a finished run has used, as naive.dmft takes them."""
+    noise, signs, dim = run.arrays["noise"], run.arrays["signs"], run.dim
+    replicas, blocks, rows, size = noise.shape
+    probes, steps = len(signs) // replicas, signs.shape[1]
+    spread = math.sqrt(2 / dim)
+    # Four rows in turn, eight entries of each.
+    noise = noise.reshape(replicas, blocks, rows // 4, size // 8, 4, 8)
+    noise = noise.transpose(0, 2, 4, 1, 3, 5).reshape(replicas, rows, blocks * size)
+    bits = signs.reshape(replicas, probes, steps, -1, 1, 8)
+    bits = (bits >> np.arange(63, -1, -1, dtype=np.uint64)[:, None]) & np.uint64(1)
+    return (
+        start.reshape(replicas, -1, dim).swapaxes(1, 2),
+        unpacked(run.arrays["teacher"], dim),
+        unpacked(spread * noise[:, :steps], dim),
+        unpacked(spread * (1.0 - 2.0 * bits.reshape(replicas, probes, steps, -1)), dim),
+    )
+
+
+@pytest.mark.parametrize("teacher", ["quantile", "random"])
+@pytest.mark.parametrize(
+    ("kappa", "dim", "probes", "momentum", "storage", "rtol"),
+    [
+        (1.7, 33, 1, 0.0, "float64", 1e-8),
+        (0.5, 16, 2, 0.3, "float64", 1e-8),
+        (0.8, 5, 3, 0.0, "float64", 1e-8),
+        (1.7, 33, 2, 0.3, "float32", 2e-6),
+    ],
+)
+def test_dmft_on_the_same_random_numbers(kappa, dim, probes, momentum, storage, rtol, teacher):
+    problem, steps = NOISY.replace(kappa=kappa), 14
+    lr, ridge = np.linspace(0.03, 0.01, steps), np.linspace(0.1, 0.2, steps)
+    run = effective(
+        problem, dim, steps, probes=probes, momentum=momentum, lr=lr, ridge=ridge,
+        teacher=teacher, storage=storage,
+    )  # fmt: skip
+    start = run.arrays["W"][0, :, 0].copy()
+    assert advance(run, 0, steps + 1) == steps + 1
+    expected = naive.dmft(
+        draws_of(run, start), problem.alpha, problem.noise_var, lr, ridge, momentum=momentum
+    )
+    found = run.fields(steps + 1, np.arange(steps + 1))
+    for name in (*KERNELS, "trace", "overlap"):
+        scale = np.abs(expected[name]).max()
+        assert_allclose(found[name][0], expected[name], rtol=0.0, atol=rtol * scale, err_msg=name)
+
+
+def test_dmft_draws_have_their_laws():
+    """Start, noise and probes of many replicas: first two moments; noise in opposite pairs."""
+    dim, replicas, steps = 12, 400, 3
+    run = effective(
+        NOISY.replace(init_scale=1.3), dim, steps, replicas=replicas, probes=1, teacher="random"
+    )
+    start = run.arrays["W"][0, :, 0].copy()
+    advance(run, 0, steps + 1)
+    W, teachers, Z, P = draws_of(run, start)
+    assert_array_equal(Z[1::2], -Z[::2])
+    P = P[:, 0]
+    goe = np.full((dim, dim), 1 / dim) + np.eye(dim) / dim
+    m, m_star = W.shape[2], math.floor(NOISY.kappa_star * dim + 0.5)
+    z = standard_errors(2, replicas)
+    for entries, variance in (
+        (W, 1.3**2 / m),
+        (Z[::2] / np.sqrt(goe), 1.0),
+        (P / np.sqrt(goe), 1.0),
+    ):
+        means = entries.reshape(len(entries), -1)
+        for x, expected in ((means.mean(axis=1), 0.0), ((means**2).mean(axis=1), variance)):
+            error = max(x.std(ddof=1) / math.sqrt(len(x)), 1e-14)
+            assert abs(x.mean() - expected) < z * error
+    assert_allclose(P[0, 0] ** 2, goe)
+    second = np.einsum("rij,rij->r", teachers, teachers) / dim
+    exact = 1 + (dim + 1) / m_star
+    assert abs(second.mean() - exact) < z * second.std(ddof=1) / math.sqrt(replicas)
+    # A square root of S_0 stands for more columns.
+    wide = effective(NOISY.replace(kappa=3.0), dim, 1, replicas=replicas)
+    S = (lambda w: w @ w.swapaxes(1, 2))(draws_of(wide, wide.arrays["W"][0, :, 0])[0])
+    for x, mean in (
+        (np.trace(S, axis1=1, axis2=2) / dim, 1.0),
+        (np.einsum("rij,rij->r", S, S) / dim, 1 + (dim + 1) / (3 * dim)),
+    ):
+        assert abs(x.mean() - mean) < z * x.std(ddof=1) / math.sqrt(replicas)
+
+
+def test_dmft_threads_and_slices_change_no_bit(monkeypatch, tmp_path):
+    arguments = {"t": [0.0, 0.3, 1.2], "lr": 0.03, "dim": 34, "replicas": 6, "groups": 2}
+    arguments |= {"probes": 2, "extrapolate": True, "seed": 4}
+    whole = flow.dmft(NOISY, **arguments, threads=1)
+    assert bits(flow.dmft(NOISY, **arguments, threads=3)) == bits(whole)
+    monkeypatch.setattr(_run, "SLICE", 0.0)
+    assert bits(flow.dmft(NOISY, **arguments, threads=2)) == bits(whole)
+
+    def stop(fraction):
+        if fraction > 0.7:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "run.npz"
+    with pytest.raises(KeyboardInterrupt):
+        flow.dmft(NOISY, **arguments, checkpoint=file, progress=stop)
+    part = op.results.interrupted()
+    assert part.status is Status.INTERRUPTED
+    rows = len(part.steps)
+    assert 0 < rows < len(whole.steps)
+    assert_array_equal(part.memory, whole.memory[:rows, :rows])
+    assert_array_equal(part.risk[:2], whole.risk[:2])
+    assert bits(flow.dmft(NOISY, **arguments, checkpoint=file)) == bits(whole)
+    with pytest.raises(ValueError, match="checkpoint"):
+        flow.dmft(NOISY, **{**arguments, "probes": 1}, checkpoint=file)
+
+
+def test_dmft_recorded_times_change_nothing():
+    few = flow.dmft(NOISY, [0.6], lr=0.03, dim=20)
+    all_steps = flow.dmft(NOISY, 0.03 * np.arange(21), lr=0.03, dim=20)
+    assert_array_equal(few.memory, all_steps.memory)
+    assert few.risk[0] == all_steps.risk[-1]
+    assert_array_equal(all_steps.risk, np.diagonal(all_steps.correlation))
+    assert_array_equal(all_steps.train_risk, np.diagonal(all_steps.residual_correlation))
+    assert_allclose(all_steps.t, all_steps.step_times, rtol=1e-12)
+    assert_allclose(few.memory_sum, few.memory.sum(axis=1), rtol=1e-13)
+
+
+def test_dmft_structure_of_kernels():
+    """Of one group, whose kernels belong together."""
+    run = flow.dmft(NOISY, [0.9], lr=0.03, dim=24, groups=1)
+    T = len(run.steps)
+    chi, M, C, Cr = run.response, run.memory, run.correlation, run.residual_correlation
+    assert_array_equal(np.triu(chi), 0.0)
+    assert_array_equal(np.triu(M), np.eye(T))
+    assert_allclose(M @ (np.eye(T) - chi / NOISY.alpha), np.eye(T), atol=1e-13)
+    assert_array_equal(C, C.T)
+    assert_array_equal(Cr, Cr.T)
+    assert_allclose(Cr, M @ (C + NOISY.noise_var) @ M.T, rtol=1e-10)
+    assert (np.diagonal(chi, -1) < 0).all()
+    for kernel in (C, Cr):
+        values = np.linalg.eigvalsh(kernel)
+        assert values[0] > -1e-12 * values[-1]
+    for name in (*CURVES, *KERNELS, "memory_sum"):
+        assert np.isnan(getattr(run, f"{name}_sem")).all()
+
+
+@pytest.mark.parametrize("entry", REFERENCE["one_step_exact"], ids=str)
+def test_dmft_first_step_in_closed_form(entry):
+    """Extrapolated to infinite size, within the errors that the run reports."""
+    problem, eta = read(entry), entry["eta"]
+    run = flow.dmft(
+        problem, [0.0, eta], lr=eta, dim=60, replicas=64, groups=32, extrapolate=True, seed=8
+    )
+    z = standard_errors(5, 32)
+    for found, error, expected in (
+        (run.risk[0], run.risk_sem[0], entry["R0"]),
+        (run.train_risk[0], run.train_risk_sem[0], entry["train0"]),
+        (run.trace[0], run.trace_sem[0], entry["trS0"]),
+        (run.trace[1], run.trace_sem[1], entry["trS1"]),
+        (run.response[1, 0], run.response_sem[1, 0], entry["chi10"]),
+        (run.memory[1, 0], run.memory_sem[1, 0], entry["M10"]),
+    ):
+        # What is left after the term of order 1/d: a few times (1/30)(1/60).
+        assert abs(found - expected) < z * error + 2e-3 * abs(expected)
+        assert error < 0.02 * abs(expected)
+
+
+@pytest.mark.parametrize("entry", REFERENCE["dynamics"], ids=lambda e: str(e["kappa"]))
+def test_dmft_reference_curves(entry):
+    problem, eta = read(entry), entry["eta"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        run = flow.dmft(problem, eta * np.array(entry["t"]), lr=eta, dim=50, groups=2, seed=2)
+    expected, tolerance = entry["dmft_100"], entry["tolerance"]
+    train = np.array(expected["train_mse"]["mean"])
+    late = train < 0.02 * train[0]
+    limits = np.where(late, tolerance["train_rel_when_below_2pct_of_initial"], 0.0)
+    limits = np.maximum(limits, tolerance["train_rel"])
+    for found, name, limit in (
+        (run.risk, "R", tolerance["R_rel"]),
+        (run.train_risk, "train_mse", limits),
+        (run.trace, "trS_over_d", tolerance["trS_rel"]),
+    ):
+        difference = found / np.array(expected[name]["mean"]) - 1.0
+        assert (np.abs(difference) < limit).all(), (name, difference)
+
+
+def test_dmft_without_sampling_noise_is_gradient_descent():
+    """alpha to infinity: no memory, no noise; steps on the population risk, with momentum."""
+    problem = Problem(alpha=1e30, kappa=0.5, kappa_star=0.5, ridge=0.2, init_scale=0.7)
+    dim, steps, lr, momentum = 16, 30, 0.05, 0.4
+    run = effective(problem, dim, steps, replicas=1, momentum=momentum, lr=np.array([lr]))
+    W, teachers, _, _ = draws_of(run, run.arrays["W"][0, :, 0].copy())
+    advance(run, 0, steps + 1)
+    found = run.fields(steps + 1, np.arange(steps + 1))
+    W, before, risks = W[0], W[0], []
+    for _ in range(steps + 1):
+        error = W @ W.T - teachers[0]
+        risks.append(2 / dim * np.sum(error**2))
+        step = lr * (error + 0.2 * np.eye(dim)) @ W
+        W, before = W + momentum * (W - before) - step, W
+    assert_allclose(found["risk"][0], risks, rtol=1e-11)
+    assert_allclose(found["train_risk"][0], risks, rtol=1e-11)
+    assert_allclose(found["memory"][0], np.eye(steps + 1), atol=1e-25)
+
+
+def test_dmft_large_alpha_is_the_oja_flow():
+    """The closed solution in continuous time, from two step lengths."""
+    problem = Problem(alpha=1e30, kappa=1.5, kappa_star=0.5)
+    dim, time = 12, 1.0
+    risks = []
+    for steps in (200, 400):
+        run = effective(problem, dim, steps, replicas=1, lr=np.array([time / steps]), probes=1)
+        W, teachers, _, _ = draws_of(run, run.arrays["W"][0, :, 0].copy())
+        advance(run, 0, steps + 1)
+        risks.append(run.fields(steps + 1, np.array([steps]))["risk"][0, 0])
+    s = np.diagonal(teachers[0])
+    grown = np.exp(s * time)[:, None] * W[0]
+    rate = np.where(s > 0, np.expm1(2 * s * time) / np.where(s > 0, s, 1.0), 2 * time)
+    inner = np.eye(W.shape[2]) + W[0].T @ (rate[:, None] * W[0])
+    S = grown @ np.linalg.solve(inner, grown.T)
+    exact = 2 / dim * np.sum((S - np.diag(s)) ** 2)
+    assert_allclose(2 * risks[1] - risks[0], exact, rtol=2e-4)
+
+
+def test_dmft_units():
+    """Scales of teacher, start, noise and time can be traded for each other."""
+    run = flow.dmft(NOISY, [0.3, 0.9], lr=0.03, dim=20)
+    g = 4.0
+    scaled = NOISY.replace(
+        teacher_scale=g, init_scale=math.sqrt(g), noise_var=0.3 * g**2, ridge=0.1 * g
+    )
+    other = flow.dmft(scaled, [0.3 / g, 0.9 / g], lr=0.03 / g, dim=20)
+    assert_allclose(other.correlation, g**2 * run.correlation, rtol=1e-9)
+    assert_allclose(other.response, run.response, rtol=1e-7, atol=1e-12)
+    assert_allclose(other.trace, g * run.trace, rtol=1e-9)
+
+
+def test_dmft_schedules():
+    plain = flow.dmft(NOISY, [0.6], lr=0.03, dim=20)
+    listed = flow.dmft(NOISY, [0.6], lr=[0.03] * 20, ridges=[0.1, 0.1], dim=20)
+    assert_array_equal(listed.correlation, plain.correlation)
+    assert_allclose(listed.step_times, plain.step_times, rtol=1e-13)
+    ridges = flow.dmft(NOISY.replace(ridge=0.0), [0.6], lr=0.03, ridges=[0.1], dim=20)
+    assert_array_equal(ridges.memory, plain.memory)
+    uneven = flow.dmft(NOISY, [0.06, 0.1, 0.12], lr=[0.03, 0.03, 0.02, 0.02, 0.02], dim=20)
+    assert_array_equal(uneven.correlation[:3, :3], plain.correlation[:3, :3])
+    assert_allclose(uneven.step_times, [0.0, 0.03, 0.06, 0.08, 0.1, 0.12][: len(uneven.steps)])
+    assert uneven.risk[1] == uneven.correlation[4, 4]
+
+
+def test_dmft_single_precision_is_close():
+    double = flow.dmft(NOISY, [1.2], lr=0.03, dim=40)
+    single = flow.dmft(NOISY, [1.2], lr=0.03, dim=40, storage="float32")
+    assert single.stats["memory_gib"] < 0.7 * double.stats["memory_gib"]
+    for name in KERNELS:
+        one, other = getattr(single, name), getattr(double, name)
+        difference = np.abs(one - other).max() / np.abs(other).max()
+        assert 0.0 < difference < 2e-6
+
+
+def test_dmft_groups_are_independent_runs():
+    """Each has kernels of its own; the mean over groups is reported with its error."""
+    run = effective(NOISY, 20, 10, replicas=6, groups=3, probes=1)
+    advance(run, 0, 11)
+    result = flow.dmft(
+        NOISY, [0.3], lr=0.03, dim=20, replicas=6, groups=3, seed=np.random.SeedSequence(3)
+    )
+    by_group = run.fields(11, np.array([10]))
+    assert len(np.unique(by_group["memory"][:, 10, 0])) == 3
+    for name, values in by_group.items():
+        assert_array_equal(getattr(result, name), values.mean(axis=0))
+        error = values.std(axis=0, ddof=1) / math.sqrt(3)
+        assert_array_equal(getattr(result, f"{name}_sem"), error)
+    for group in range(3):
+        kernels = {name: by_group[name][group] for name in KERNELS}
+        filtered = kernels["memory"] @ (kernels["correlation"] + 0.3) @ kernels["memory"].T
+        assert_allclose(kernels["residual_correlation"], filtered, rtol=1e-10)
+
+
+def test_dmft_extrapolation():
+    arguments = {"t": [0.0, 0.3], "lr": 0.03, "replicas": 4}
+    both = flow.dmft(NOISY, **arguments, dim=40, extrapolate=True)
+    assert both.stats["dim_coarse"] == 20
+    small, large = (flow.dmft(NOISY, **arguments, dim=dim) for dim in (20, 40))
+    for name in (*CURVES, *KERNELS):
+        expected = 2 * getattr(large, name) - getattr(small, name)
+        assert_allclose(getattr(both, name), expected, rtol=1e-12, atol=1e-15)
+    # Sizes at which the width is rounded least.
+    third = NOISY.replace(kappa=1 / 3)
+    odd = flow.dmft(third, [0.04], lr=0.02, replicas=4, dim=45, extrapolate=True)
+    assert odd.stats["dim_coarse"] == 21
+
+
+def test_dmft_finds_its_mean_field():
+    """Stein's identity, which ties response, correlation and noise together."""
+    run = flow.dmft(NOISY, [0.9], lr=0.03, dim=60, replicas=16, groups=1, probes=2)
+    assert 0.0 < run.stats["stein_deviation"] < 0.05
+    wrong = effective(NOISY, 60, 30, replicas=16, probes=2)
+    advance(wrong, 0, 31)
+    wrong.arrays["response"] *= 1.1
+    assert wrong.stein_deviation(31) > 0.07
+
+
+def test_dmft_against_gradient_descent():
+    """GOE sensing at the same size: what finite size leaves is below 6 %."""
+    t = np.array([0.0, 0.3, 0.9, 2.4])
+    theory = flow.dmft(NOISY, t, lr=0.03, dim=32, replicas=16, seed=2)
+    sampled = flow.simulate(
+        NOISY, t, dim=32, lr=0.03, sensing="goe", teacher="quantile", replicas=32
+    )
+    table = op.compare(theory, sampled, fields=CURVES)
+    z = standard_errors(len(table["z"]), 32)
+    sem, difference = table["sem"], np.abs(table["mean"] - table["theory"])
+    assert (difference < z * sem + 0.06 * table["theory"]).all()
+    # The error of the difference has that of the theory in it.
+    expected = np.hypot(sampled.sem().risk, theory.risk_sem)
+    assert_allclose(sem[[name == "risk" for name in table["field"]]], expected)
+
+
+def test_dmft_divergence():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with pytest.raises(op.ConvergenceError) as caught:
+            flow.dmft(NOISY, [0.0, 1.0, 200.0], lr=1.0, dim=16)
+        partial = caught.value.result
+        returned = flow.dmft(NOISY, [0.0, 1.0, 200.0], lr=1.0, dim=16, throw=False)
+    assert partial.status is Status.DIVERGED
+    assert_array_equal(partial.t, [0.0, 1.0])
+    assert 2 <= len(partial.steps) < 20
+    for name in KERNELS:
+        assert np.isfinite(getattr(partial, name)).all()
+    assert bits(returned) == bits(partial)
+    with pytest.warns(UserWarning, match="lr must be below"):
+        flow.dmft(NOISY, [1.0], lr=1.0, dim=16, groups=1)
+
+
+def test_dmft_warns_of_probe_noise():
+    with pytest.warns(UserWarning, match=r"noise of the measured response makes up .* at t = 9"):
+        run = flow.dmft(NOISY.replace(noise_var=0.0, ridge=0.0), [3.0, 9.0], lr=0.03, dim=10)
+    assert run.stats["probe_noise"] > 0.25
+    quiet = flow.dmft(NOISY, [3.0], lr=0.03, dim=40, groups=1)
+    assert quiet.stats["probe_noise"] == 0.0
+
+
+def test_dmft_memory(monkeypatch):
+    monkeypatch.setattr(_check, "available_memory", lambda: 2**30)
+    with pytest.raises(MemoryError, match=r"the history would take .* GiB.*about \d+ fit\)"):
+        flow.dmft(NOISY, [300.0], lr=0.01, dim=100)
+    monkeypatch.setattr(_check, "available_memory", lambda: 24 * 2**30)
+    with pytest.raises(MemoryError):
+        flow.dmft(NOISY, [3000.0], lr=0.01, dim=200, replicas=4)
+
+
+def test_dmft_bad_arguments():
+    common = {"lr": 0.03, "dim": 16}
+    for changes, match in (
+        ({"t": [0.1]}, "t must be on the grid"),
+        ({"replicas": 6, "groups": 4}, "groups must be a divisor of replicas, 6"),
+        ({"dim": 1}, "dim must be"),
+        ({"ridges": [0.1, -1.0]}, "ridges must be"),
+        ({"problem": NOISY.replace(kappa=0.01)}, "kappa must be at least 1/16"),
+        ({"problem": NOISY.replace(kappa_star=0.01)}, "kappa_star must be at least 1/16"),
+        ({"momentum": 1.0}, "momentum must be"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            flow.dmft(**{"problem": NOISY, "t": [0.3], **common, **changes})
+    # A spectrum stands for the teacher, whose width does not matter.
+    law = spectra.discrete([0.0, 2.0], [0.5, 0.5])
+    run = flow.dmft(NOISY.replace(teacher_spectrum=law), [0.0], lr=0.03, dim=10, teacher="random")
+    assert_allclose(run.overlap[0], run.trace[0], rtol=0.5)
+
+
+def test_dmft_steady_state():
+    """After a long time it is near the solution of the static equations."""
+    problem = Problem(alpha=0.5, kappa=1.2, kappa_star=0.8, noise_var=0.5, ridge=1.0)
+    run = flow.dmft(problem, [0.0, 7.0], lr=0.035, dim=40, probes=2)
+    state = run.steady_state(tolerance=0.2)
+    static = flow.long_time(problem)
+    assert_array_equal(state.limit, [static.risk[0], static.train_risk[0], static.c[0]])
+    assert_array_equal(state.value, [run.risk[-1], run.train_risk[-1], run.memory_sum[-1]])
+    assert_array_equal(state.drift[0], run.correlation[-1, -1] - run.correlation[100, 100])
+    assert_allclose(state.value, state.limit, rtol=0.12)
+    assert not state.drifting.any()
+    assert run.steady_state(tolerance=0.0).drifting.all()
+    early = flow.dmft(problem, [0.35], lr=0.035, dim=40).steady_state()
+    assert early.drifting.all()
+    assert early.drift[0] < 0.0
+    with pytest.raises(ValueError, match="t must be at least one step"):
+        flow.dmft(problem, [0.0], lr=0.035, dim=10).steady_state()

@@ -1328,3 +1328,49 @@ def test_optimal_ridge():
     for factor in (0.9, 1.1):
         (state,) = naive.long_time((0.2, 1.0), 0.3, 1.0, lam=ridge * factor, points=5, **given)
         assert state["risk"] > risk
+
+
+# empirical_flow: dynamical mean-field theory
+
+
+def test_dmft_causal_construction_is_the_fixed_point():
+    """Whole kernels, iterated on the same random numbers, end at those built row by row."""
+    rng = np.random.default_rng(0)
+    G = rng.standard_normal((8, 4))
+    draws = naive.dmft_draws(rng, 8, 6, G @ G.T / 4, 6, replicas=2, probes=2)
+    lr, ridge = np.linspace(0.05, 0.1, 6), np.full(6, 0.1)
+    causal = naive.dmft(draws, 0.4, 0.3, lr, ridge)
+    for name, kernel in naive.dmft_iteration(draws, 0.4, 0.3, lr, ridge).items():
+        assert_allclose(causal[name], kernel, rtol=1e-9, atol=1e-11)
+
+
+def test_dmft_response_to_a_field():
+    """chi by probes against the response of S to a field in every direction, at fixed kernels."""
+    rng = np.random.default_rng(1)
+    d, m, T, lr, alpha = 4, 3, 4, 0.1, 0.5
+    probes = 4000
+    W, teacher, Z, P = naive.dmft_draws(rng, d, m, np.diag([2.0, 1.0, 0, 0]), T, probes=probes)
+    kernels = naive.dmft((W, teacher, Z, P), alpha, 0.2, np.full(T, lr), np.zeros(T))
+    M, L = kernels["memory"], kernels["factor"]
+    H = np.tensordot(L[:T, :T], Z[0], 1)
+
+    def path(J, source):
+        w, A = W[0], []
+        for t in range(T + 1):
+            A.append(w @ w.T - teacher[0])
+            if t < T:
+                B = sum(M[t, s] * A[s] for s in range(t + 1)) + H[t] + (t == source) * J
+                w = w - lr * B @ w
+        return np.array(A)
+
+    for source in range(T):
+        total = np.zeros(T + 1)
+        for i, j in itertools.combinations_with_replacement(range(d), 2):
+            E = np.zeros((d, d))
+            E[i, j] = E[j, i] = 1.0 if i == j else 1 / math.sqrt(2)
+            change = (path(1e-5 * E, source) - path(-1e-5 * E, source)) / 2e-5
+            total += np.einsum("tij,ij->t", change, E)
+        # The first entry below the diagonal is exact, the others are means over the probes.
+        chi = kernels["response"][:, source]
+        assert_allclose(chi[source + 1], total[source + 1] / d**2, rtol=1e-7)
+        assert_allclose(chi[source + 1 :], total[source + 1 :] / d**2, rtol=0.1)

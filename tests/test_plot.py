@@ -3,8 +3,8 @@ import sys
 import numpy as np
 import pytest
 import toys
-from numpy.testing import assert_allclose
-from overparam import plot
+from numpy.testing import assert_allclose, assert_array_equal
+from overparam import empirical_flow, plot
 from overparam.results import Spectrum, Status
 from overparam.spectra import discrete, jacobi, semicircle
 
@@ -267,3 +267,70 @@ def test_without_matplotlib(theory, sampled, monkeypatch):
     ):
         with pytest.raises(ImportError, match=r'needs matplotlib: pip install "overparam\[plot\]"'):
             draw()
+
+
+@pytest.fixture(scope="module")
+def mean_field():
+    problem = empirical_flow.Problem(alpha=0.5, kappa=0.5, kappa_star=0.3, noise_var=0.2)
+    return empirical_flow.dmft(problem, [0.0, 0.1, 0.2, 0.4], lr=0.02, dim=16, seed=1)
+
+
+def test_theories_with_errors_have_bands(mean_field):
+    ax = plot.trajectory(mean_field)
+    assert_allclose(ax.lines[0].get_ydata(), mean_field.risk)
+    (band,) = ax.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert_allclose(heights.max(), (mean_field.risk + mean_field.risk_sem).max())
+    assert_allclose(heights.min(), (mean_field.risk - mean_field.risk_sem).min())
+    assert len(plot.trajectory(mean_field, field="train_risk_sem").collections) == 0
+
+
+def test_comparison_with_errors_of_the_theory(mean_field):
+    sampled = empirical_flow.simulate(
+        mean_field.problem, mean_field.t, dim=10, lr=0.02, replicas=3, seed=2
+    )
+    ax = plot.compare(mean_field, sampled)
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert_allclose(band.max(), (mean_field.risk + mean_field.risk_sem).max())
+    assert labels(ax) == ["dmft", "gradient descent, 3 replicas"]
+
+
+def test_kernels(mean_field):
+    ax = plot.kernel(mean_field)
+    (mesh,) = ax.collections
+    assert_allclose(mesh.get_array().reshape(21, 21), mean_field.correlation)
+    assert [text.get_text() for text in (ax.xaxis.label, ax.yaxis.label)] == ["time s", "time t"]
+    assert_allclose(ax.get_xlim(), (-0.01, 0.41))
+    for field in ("response", "memory"):
+        ax = plot.kernel(mean_field, field)
+        shown = ax.collections[0].get_array().reshape(21, 21)
+        below = np.tri(21, k=-1, dtype=bool)
+        assert_array_equal(np.ma.getmaskarray(shown), ~below)
+        assert_allclose(shown[below], getattr(mean_field, field)[below])
+        low, high = ax.collections[0].get_clim()
+        assert low == -high == -np.abs(shown).max()
+    assert plot.kernel(mean_field, cmap="magma").collections[0].get_cmap().name == "magma"
+    with pytest.raises(ValueError, match=r"field must be one of correlation, .* but was 'risk'"):
+        plot.kernel(mean_field, "risk")
+
+
+def test_kernels_of_other_results(theory):
+    with pytest.raises(ValueError, match="field must be of a result with kernels"):
+        plot.kernel(theory)
+
+
+def test_aging(mean_field):
+    ax = plot.aging(mean_field, [0.0, 0.2])
+    assert labels(ax) == ["$t_w$ = 0", "$t_w$ = 0.2"]
+    C = mean_field.correlation
+    x, y = ax.lines[1].get_data()
+    assert_allclose(x, mean_field.step_times[1:11])
+    assert_allclose(y, C[11:, 10] / C[10, 10])
+    ax = plot.aging(
+        mean_field, [0.1], field="residual_correlation", normalised=False, xscale="linear"
+    )
+    assert_allclose(ax.lines[0].get_ydata(), mean_field.residual_correlation[5:, 5])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time since $t_w$", "residual correlation")
+    for waiting_times in ([0.5], [-0.1], 0.1):
+        with pytest.raises(ValueError, match="waiting_times must be"):
+            plot.aging(mean_field, waiting_times)

@@ -3,6 +3,7 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/typing.h>
 
 #include <initializer_list>
 #include <string>
@@ -40,5 +41,22 @@ void require_shape(const char* name, const A& array, const std::vector<Index>& s
 inline Array allocate(const std::vector<Index>& shape) { return Array(shape); }
 
 inline std::vector<double> copy(const Array& x) { return {x.data(), x.data() + x.size()}; }
+
+// Arrays of several types by name.
+using Arrays = py::typing::Dict<py::str, py::array>;
+
+template <class T>
+bool holds(const Arrays& arrays, const char* name) {
+    return py::isinstance<py::array_t<T, py::array::c_style>>(arrays[name]);
+}
+
+// The entries of one of them, which are written in place.
+template <class T>
+T* entries(const Arrays& arrays, const char* name, const std::vector<Index>& shape) {
+    if (!holds<T>(arrays, name)) throw ArgumentError(name, "contiguous and of its type", "not");
+    auto array = py::reinterpret_borrow<py::array_t<T, py::array::c_style>>(arrays[name]);
+    require_shape(name, array, shape);
+    return array.mutable_data();
+}
 
 }  // namespace overparam::bind

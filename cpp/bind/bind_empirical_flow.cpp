@@ -17,6 +17,7 @@ namespace py = pybind11;
 using namespace overparam;
 using bind::allocate;
 using bind::Array;
+using bind::Arrays;
 using bind::copy;
 using bind::require_shape;
 namespace flow = overparam::empirical_flow;
@@ -261,22 +262,13 @@ std::map<std::string, std::pair<std::string, std::vector<Index>>> effective_layo
             {"stein", {"float64", line}}};
 }
 
-using Arrays = py::typing::Dict<py::str, py::array>;
-
 // Calls f with the state that `arrays` hold, in the precision of its history.
 template <class F>
 auto with_state(const flow::EffectiveModel& e, const Arrays& arrays, F f) {
-    const bool single = py::isinstance<py::array_t<float>>(arrays["error"]);
+    const bool single = bind::holds<float>(arrays, "error");
     const auto layout = effective_layout(e, single ? "float32" : "float64");
     const auto view = [&](const char* name, auto type) {
-        using Entry = decltype(type);
-        const py::object array = arrays[name];
-        const bool fits = py::isinstance<py::array_t<Entry, py::array::c_style>>(array);
-        if (!fits)
-            throw ArgumentError(name, "a contiguous array of " + layout.at(name).first, "not");
-        auto values = py::reinterpret_borrow<py::array_t<Entry, py::array::c_style>>(array);
-        require_shape(name, values, layout.at(name).second);
-        return values.mutable_data();
+        return bind::entries<decltype(type)>(arrays, name, layout.at(name).second);
     };
     const auto state = [&](auto type) {
         flow::EffectiveState<decltype(type)> s;

@@ -86,6 +86,16 @@ void signed_sums(const std::uint64_t* signs, Index count, const double* x, doubl
     for (Index i = 0; i < COUNT; ++i) dots[i] = sum(total[i]);
 }
 
+// The sum of products in an order that does not depend on where the vectors lie.
+double dot(const double* a, const double* b, Index count) {
+    Lanes total = lanes(0.0);
+    Index i = 0;
+    for (; i + LANES <= count; i += LANES) total += load(a + i) * load(b + i);
+    double rest = 0.0;
+    for (; i < count; ++i) rest += a[i] * b[i];
+    return sum(total) + rest;
+}
+
 // The lower triangle by columns, off the diagonal times sqrt 2.
 void pack(const double* S, Index d, double* packed) {
     for (Index j = 0; j < d; ++j) {
@@ -338,21 +348,20 @@ class EffectiveRun {
             C[s] *= 2.0 / (d * static_cast<double>(size));
             kernel(s_.correlation, g, s)[t] = C[s];
         }
-        using Vector = Eigen::VectorXd;
-        const auto row = [](const double* from, Index count) {
-            return Map<const Vector>(from, count);
-        };
-        const auto M = row(kernel(s_.memory, g, t), t + 1);
-        Vector filtered(t + 1);
-        const double noise = e_.noise_var * M.sum();
+        const double* M = kernel(s_.memory, g, t);
+        double total = 0.0;
+        for (Index u = 0; u <= t; ++u) total += M[u];
+        std::vector<double> filtered(t + 1);
         for (Index u = 0; u <= t; ++u) {
-            filtered(u) = row(kernel(s_.correlation, g, u), t + 1).dot(M) + noise;
+            filtered[u] = dot(kernel(s_.correlation, g, u), M, t + 1) + e_.noise_var * total;
         }
+        bool finite = true;
         for (Index s = 0; s <= t; ++s) {
-            residual[s] = row(kernel(s_.memory, g, s), s + 1).dot(filtered.head(s + 1));
+            residual[s] = dot(kernel(s_.memory, g, s), filtered.data(), s + 1);
             kernel(s_.residual, g, s)[t] = residual[s];
+            finite = finite && std::isfinite(residual[s]);
         }
-        if (!row(residual, t + 1).allFinite()) return false;
+        if (!finite) return false;
         if (t == e_.steps) return true;
         double* L = kernel(s_.factor, g, t);
         std::fill_n(L, rows_, 0.0);
@@ -361,7 +370,7 @@ class EffectiveRun {
         double rest = residual[t] / (4.0 * e_.alpha) + floor;
         for (Index s = 0; s < t; ++s) {
             const double* other = kernel(s_.factor, g, s);
-            L[s] = (residual[s] / (4.0 * e_.alpha) - row(other, s).dot(row(L, s))) / other[s];
+            L[s] = (residual[s] / (4.0 * e_.alpha) - dot(other, L, s)) / other[s];
             rest -= L[s] * L[s];
         }
         L[t] = std::sqrt(std::max(rest, floor));

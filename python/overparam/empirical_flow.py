@@ -1555,7 +1555,7 @@ class DmftTrajectory(FlowTrajectory):
         --------
         >>> import overparam as op
         >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=1.2, kappa_star=0.8, ridge=0.1)
-        >>> run = op.empirical_flow.dmft(problem, [1.0], lr=0.05, dim=30)
+        >>> run = op.empirical_flow.dmft(problem, [1.0], lr=0.04, dim=30)
         >>> state = run.steady_state()
         >>> bool(state.value[1] > state.limit[1])
         True
@@ -1564,7 +1564,7 @@ class DmftTrajectory(FlowTrajectory):
         if len(self.steps) < 2:
             raise _check.bad("t", "at least one step long for a drift", self.t)
         problem = cast(Problem, self.problem)
-        problem = problem.replace(ridge=float(np.ravel(self.inputs["ridge"])[-1]))
+        problem = problem.replace(ridge=float(np.ravel(self.inputs["ridges"])[-1]))
         rows = [int(np.searchsorted(self.step_times, 0.5 * self.step_times[-1])), -1]
         values, errors = (
             np.array([np.diagonal(C)[rows], np.diagonal(residual)[rows], total[rows]])
@@ -1619,7 +1619,7 @@ class SteadyState(Point):
     --------
     >>> import overparam as op
     >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=1.2, kappa_star=0.8, ridge=0.1)
-    >>> run = op.empirical_flow.dmft(problem, [1.0], lr=0.05, dim=30)
+    >>> run = op.empirical_flow.dmft(problem, [1.0], lr=0.04, dim=30)
     >>> op.empirical_flow.SteadyState.names, run.steady_state().drifting.tolist()
     (('risk', 'train_risk', 'memory_sum'), [True, True, True])
     """
@@ -1763,7 +1763,7 @@ def dmft(
     groups: int | None = None,
     probes: int = 1,
     teacher: str = "quantile",
-    ridge: Sequence[float] | FloatArray | None = None,
+    ridges: Sequence[float] | FloatArray | None = None,
     momentum: float = 0.0,
     storage: str = "float64",
     extrapolate: bool = False,
@@ -1801,7 +1801,7 @@ def dmft(
         "quantile": the teacher's eigenvalues are `teacher_eigenvalues`, the same for all replicas.
         "random": S* = a G G^T/m*, drawn for each. Both are the former for a problem with a
         `teacher_spectrum`.
-    ridge : sequence of float, optional
+    ridges : sequence of float, optional
         The ridge of each step, instead of the problem's; the last one repeats.
     momentum : float
         Of the heavy ball: this fraction, in [0, 1), of the last change of the weights is added
@@ -1854,7 +1854,7 @@ def dmft(
     --------
     >>> import overparam as op
     >>> problem = op.empirical_flow.Problem(alpha=0.5, kappa=0.5, kappa_star=0.3, ridge=0.1)
-    >>> run = op.empirical_flow.dmft(problem, [0.0, 1.0, 2.0], lr=0.05, dim=20)
+    >>> run = op.empirical_flow.dmft(problem, [0.0, 0.5, 1.0], lr=0.02, dim=20)
     >>> bool((run.risk[1:] < run.risk[0]).all()), run.response[0, 1]
     (True, np.float64(0.0))
     """
@@ -1870,9 +1870,9 @@ def dmft(
         raise _check.bad("groups", f"a divisor of replicas, {replicas}", groups)
     probes = _check.integer("probes", probes, minimum=1)
     teacher = _check.choice("teacher", teacher, ("quantile", "random"))
-    ridges = np.array([problem.ridge]) if ridge is None else _check.vector("ridge", ridge)
-    if len(ridges) == 0 or not (ridges >= 0.0).all():
-        raise _check.bad("ridge", "None or a sequence of numbers >= 0", ridges)
+    weights = np.array([problem.ridge]) if ridges is None else _check.vector("ridges", ridges)
+    if len(weights) == 0 or not (weights >= 0.0).all():
+        raise _check.bad("ridges", "None or a sequence of numbers >= 0", weights)
     momentum = _check.real("momentum", momentum, minimum=0.0, maximum=1.0, strict_maximum=True)
     storage = _check.choice("storage", storage, ("float64", "float32"))
     extrapolate = _check.boolean("extrapolate", extrapolate)
@@ -1893,7 +1893,7 @@ def dmft(
             probes=probes,
             momentum=momentum,
             lr=rates,
-            ridge=ridges,
+            ridge=weights,
             teacher=teacher,
             storage=storage,
             sequence=sequence,
@@ -1957,7 +1957,7 @@ def dmft(
             inputs={
                 "dim": dim,
                 "lr": rates if len(rates) > 1 else rates[0],
-                "ridge": ridges if len(ridges) > 1 else ridges[0],
+                "ridges": weights,
                 "momentum": momentum,
                 "replicas": replicas,
                 "groups": groups,
@@ -2001,7 +2001,7 @@ def dmft(
         function="empirical_flow.dmft",
         t=times,
         lr=rates,
-        ridge=ridges,
+        ridge=weights,
         sizes=sizes,
         replicas=replicas,
         groups=groups,

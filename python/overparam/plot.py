@@ -503,7 +503,7 @@ def aging(
         first = 1 if xscale == "log" else 0  # the time 0 has no place on a logarithmic scale
         label = f"$t_w$ = {times[row]:.4g}"
         ax.plot((times[row:] - times[row])[first:], curve[first:], **{"label": label, **line})
-    name = f"{_axis_name(field)} with $t_w$" + (", normalised" if normalised else "")
+    name = f"{field}, normalised" if normalised else field
     return _finish(ax, "time since $t_w$", name, xscale, yscale)
 
 
