@@ -1,0 +1,304 @@
+"""The claims of the room empirical_flow: they pass, they fail where the physics is broken."""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from overparam import claims, empirical_flow
+from overparam._run import fingerprint
+from overparam.claims import empirical_flow as room
+from verdicts import Verdicts, assert_figure_is_labelled, assert_finite_and_tabulated, described
+
+ALL = (
+    "learning-curves",
+    "rank",
+    "double-descent",
+    "vanishing-ridge",
+    "thresholds",
+    "initialisation",
+    "oja-power-laws",
+    "convergence",
+    "tables",
+    "recovery-transition",
+    "universality",
+    "coexistence",
+    "bayes-gap",
+    "optimal-ridge",
+)
+CHEAP = ("thresholds", "convergence", "tables", "coexistence", "bayes-gap")
+
+verdict = Verdicts("empirical_flow")
+failed = verdict.failed
+
+true_minimise, true_simulate = empirical_flow.minimise, empirical_flow.simulate
+_runs = {}
+
+
+@pytest.fixture(autouse=True)
+def _remembered_runs(monkeypatch):
+    """Run the same network only once: breaking the theory does not change it."""
+
+    def remembered(function):
+        def run(problem, *args, seed, progress, threads, **options):
+            key = fingerprint(
+                problem, function=function.__name__, args=str(args), seed=seed, **options
+            )
+            if key not in _runs:
+                _runs[key] = function(problem, *args, seed=seed, threads=threads, **options)
+            return _runs[key]
+
+        return run
+
+    monkeypatch.setattr(empirical_flow, "minimise", remembered(true_minimise))
+    monkeypatch.setattr(empirical_flow, "simulate", remembered(true_simulate))
+
+
+def breaks(monkeypatch, name, **factors):
+    """Multiply fields of the results of one of the room's functions."""
+    true = getattr(empirical_flow, name)
+
+    def wrong(*args, **options):
+        result = true(*args, **options)
+        scaled = {field: factor * getattr(result, field) for field, factor in factors.items()}
+        return replace(result, **scaled)
+
+    monkeypatch.setattr(empirical_flow, name, wrong)
+
+
+def scales(monkeypatch, name, factor):
+    """Multiply a number that one of the room's functions returns."""
+    true = getattr(empirical_flow, name)
+    monkeypatch.setattr(
+        empirical_flow, name, lambda *args, **options: factor * true(*args, **options)
+    )
+
+
+# ---- the list ----
+
+
+def test_list_of_claims():
+    assert tuple(claim.id for claim in room.CLAIMS) == tuple(
+        f"empirical_flow/{name}" for name in ALL
+    )
+
+
+@pytest.mark.parametrize("claim", room.CLAIMS, ids=lambda claim: claim.id)
+def test_source_names_paper_and_section(claim):
+    assert "2601.10483" in claim.source
+    assert "docs/papers/empirical_flow.md section" in claim.source
+    assert claim.statement.endswith(".")
+
+
+# ---- cheap claims ----
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_cheap_claims_pass(name):
+    found = verdict(name)
+    assert found.passed, described(found)
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_numbers_are_finite_and_tabulated(name):
+    assert_finite_and_tabulated(verdict(name))
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_figure_has_labels_and_curves(name):
+    assert_figure_is_labelled(verdict(name))
+
+
+def test_threads_and_progress_change_nothing(monkeypatch):
+    monkeypatch.setattr(empirical_flow, "minimise", true_minimise)
+    fractions = []
+    claim = claims.get("empirical_flow/bayes-gap")
+    alone = claim.run(threads=1, progress=fractions.append)
+    assert [c.measured for c in alone.checks] == [c.measured for c in verdict("bayes-gap").checks]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+
+
+# ---- claims can fail ----
+
+
+def test_thresholds_fail_with_wrong_closed_forms(monkeypatch):
+    scales(monkeypatch, "recovery_threshold", 1.001)
+    assert len(failed("thresholds")) >= 3
+
+
+def test_thresholds_fail_with_a_wrong_interpolation_threshold(monkeypatch):
+    scales(monkeypatch, "interpolation_threshold", 1.0001)
+    assert any("wrong side" in quantity for quantity in failed("thresholds"))
+
+
+def test_thresholds_fail_with_wrong_risks(monkeypatch):
+    true = empirical_flow.long_time
+
+    def shifted(problem, **options):
+        return true(problem.replace(alpha=0.999 * problem.alpha), **options)
+
+    monkeypatch.setattr(empirical_flow, "long_time", shifted)
+    assert any("zero of R" in quantity for quantity in failed("thresholds"))
+
+
+def test_tables_fail_with_a_wrong_normalisation(monkeypatch):
+    breaks(monkeypatch, "curve", risk=1.001, threshold=1.001)
+    found = failed("tables")
+    assert any("risk against" in quantity for quantity in found)
+    assert any("threshold against" in quantity for quantity in found)
+
+
+def test_tables_fail_where_runs_are_half_the_theory(monkeypatch):
+    breaks(monkeypatch, "long_time", risk=2.0)
+    assert any("gradient descent" in quantity for quantity in failed("tables"))
+
+
+def test_convergence_fails_with_a_wrong_response(monkeypatch):
+    breaks(monkeypatch, "long_time", c=1.5)
+    assert any("t^3" in quantity or "rate" in quantity for quantity in failed("convergence"))
+
+
+def test_convergence_fails_with_another_ridge(monkeypatch):
+    true = empirical_flow.simulate
+
+    def other(problem, t, **options):
+        return true(problem.replace(ridge=1.1 * problem.ridge), t, **options)
+
+    monkeypatch.setattr(empirical_flow, "simulate", other)
+    assert failed("convergence")
+
+
+def test_coexistence_fails_with_one_solution(monkeypatch):
+    true = empirical_flow.long_time
+
+    def lowest(problem, **options):
+        found = true(problem, **options)
+        fields = ("alpha", "risk", "train_risk", "sigma2", "threshold", "c", "rank", "trace")
+        names = (*fields, "overlap", "objective", "stable")
+        return replace(found, **{name: getattr(found, name)[:1] for name in names})
+
+    monkeypatch.setattr(empirical_flow, "long_time", lowest)
+    assert any("number of solutions" in quantity for quantity in failed("coexistence"))
+
+
+def test_bayes_gap_fails_with_a_wrong_bayes_risk(monkeypatch):
+    scales(monkeypatch, "bayes_risk", 1.01)
+    assert any("smallest risk" in quantity for quantity in failed("bayes-gap"))
+
+
+def test_bayes_gap_fails_with_a_wrong_risk(monkeypatch):
+    breaks(monkeypatch, "long_time", risk=1.5)
+    found = failed("bayes-gap")
+    assert any("prior's ridge" in quantity for quantity in found)
+    assert any("extrapolated" in quantity for quantity in found)
+
+
+# ---- shared steps ----
+
+
+def test_published_data_is_complete():
+    published = room._published()
+    assert len(published["theory"]) == 58
+    assert len(published["gd"]) == 24
+    for row in published["theory"]:
+        sizes = {len(row[name]) for name in ("alpha", "mse", "q", "xi", "rank", "loss")}
+        assert sizes == {8}
+    for row in published["gd"]:
+        assert len(row["alpha"]) == len(row["mse_mean"]) == len(row["mse_std"]) == 10
+
+
+def test_second_order_is_that_of_the_inverse_size():
+    problem = empirical_flow.Problem(alpha=0.3, kappa=0.5, kappa_star=0.25, ridge=0.1)
+    small = room._second_order(problem, "risk", 1.0, (20, 40))
+    large = room._second_order(problem, "risk", 1.0, (80, 160))
+    assert small / large == pytest.approx(16.0)
+    assert small > 4.0**2 / 800.0
+    assert room._first_order(problem, "risk", 1.0, 30) ** 2 == pytest.approx(
+        room._second_order(problem, "risk", 1.0, (30, 30))
+    )
+
+
+def test_share_above_is_the_rank():
+    problem = empirical_flow.Problem(alpha=0.3, kappa=0.35, kappa_star=0.3, ridge=0.05)
+    rank = empirical_flow.long_time(problem).rank[0]
+    assert room._share_above(problem, np.array([1e-6, 8.0]))[0] == pytest.approx(rank, abs=1e-5)
+
+
+def test_half_point_and_its_error():
+    rng = np.random.default_rng(1)
+    x = np.linspace(0.7, 1.5, 9)
+    chance = 1.0 / (1.0 + np.exp(-(x - 1.08) / 0.05))
+    found = np.array(
+        [room._half_point(x, rng.uniform(size=(len(x), 24)) < chance[:, None]) for _ in range(200)]
+    )
+    assert found[:, 0].mean() == pytest.approx(1.08, abs=0.005)
+    assert found[:, 0].std() == pytest.approx(found[:, 1].mean(), rel=0.25)
+
+
+@pytest.mark.parametrize("kappa", [1.5, 0.25])
+def test_oja_limit_is_that_of_large_networks(kappa):
+    rng = np.random.default_rng(0)
+    t = np.array([0.5, 2.0, 4.0])
+    oja = room._Oja(kappa, 0.5)
+    theory = np.array([oja.distance(float(s)) for s in t])
+    runs = np.array([room._oja_distance(rng, 120, kappa, 0.5, t) for _ in range(6)])
+    np.testing.assert_allclose(runs.mean(axis=0), theory, rtol=0.12)
+
+
+def test_oja_limit_starts_at_the_start():
+    """||W W^T - T||^2/d of W with independent entries of variance 1/m, and T the limit."""
+    oja = room._Oja(0.5, 0.5)
+    limit = oja._limit
+    start = 1.0 + 1.0 / 0.5 - 2.0 * np.sum(oja._mass * limit) + np.sum(oja._mass * limit**2)
+    assert oja.distance(1e-9) == pytest.approx(start, rel=1e-6)
+
+
+# ---- everything, and failures of what takes longer ----
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("seed", range(4))
+def test_all_claims_pass(name, seed):
+    found = verdict(name, seed=seed)
+    assert found.passed, described(found)
+    figure = found.figure()
+    plt.close(figure)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["learning-curves", "double-descent", "vanishing-ridge"])
+def test_extrapolated_risks_fail_with_a_wrong_theory(monkeypatch, name):
+    breaks(monkeypatch, "long_time", risk=1.5)
+    assert any("extrapolated" in quantity for quantity in failed(name))
+
+
+@pytest.mark.slow
+def test_rank_fails_with_a_wrong_rank(monkeypatch):
+    breaks(monkeypatch, "long_time", rank=1.15)
+    assert any("extrapolated" in quantity for quantity in failed("rank"))
+
+
+@pytest.mark.slow
+def test_universality_fails_without_a_gap(monkeypatch):
+    true = empirical_flow.simulate
+
+    def gaussian(problem, t, *, sensing, **options):
+        return true(problem, t, sensing="goe", **options)
+
+    monkeypatch.setattr(empirical_flow, "simulate", gaussian)
+    assert any("relative gap" in quantity for quantity in failed("universality"))
+
+
+@pytest.mark.slow
+def test_recovery_transition_fails_at_another_threshold(monkeypatch):
+    scales(monkeypatch, "recovery_threshold", 0.7)
+    assert failed("recovery-transition")
+
+
+@pytest.mark.slow
+def test_oja_power_laws_fail_for_another_start(monkeypatch):
+    true = room._oja_distance
+    monkeypatch.setattr(room, "_oja_distance", lambda *args: 1.3 * true(*args))
+    assert any("extrapolated" in quantity for quantity in failed("oja-power-laws"))
