@@ -73,7 +73,7 @@ class _Bench(Bench):
         return {50: (64, 64), 100: (24, 24)} if self.full else {20: (128, 240), 40: (64, 96)}
 
     def dmft(
-        self, problem: Problem, steps: int, lr: ArrayLike, dim: int, replicas: int, **options: Any
+        self, problem: Problem, steps: int, lr: Any, dim: int, replicas: int, **options: Any
     ) -> DmftTrajectory:
         """Solve the equations at all steps, as one of the claim's jobs."""
         options = {"groups": GROUPS, **self.job(), **options}
@@ -109,7 +109,7 @@ def _block(problem: Problem) -> float:
 def _start(problem: Problem, dim: int, rng: np.random.Generator) -> FloatArray:
     """Return weights at the start."""
     m = int(problem.kappa * dim + 0.5)
-    return problem.init_scale / np.sqrt(m) * rng.standard_normal((dim, m))
+    return np.asarray(problem.init_scale / np.sqrt(m) * rng.standard_normal((dim, m)))
 
 
 class _Theory:
@@ -189,7 +189,7 @@ class _Theory:
         theory = (own + slope) ** 2 / (small * large)
         if kernel == "residual_correlation":
             # What the noise of the measured response, of order (lr t/d)^2, adds to it.
-            noise = {d: run.stats["probe_noise"] for d, run in self.runs.items()}
+            noise = {d: float(run.stats["probe_noise"]) for d, run in self.runs.items()}
             theory += max(large * noise[large], small * noise[small]) / (large - small)
         descent = (max(own, first) + slope) ** 2 / (sizes[0] * sizes[1])
         return float(abs(value) * (theory + descent))
@@ -212,6 +212,12 @@ class _Theory:
         return z_score(measured[0] - value, error, min(GROUPS, replicas), finite)
 
 
+def _draw_points(ax: Axes, x: ArrayLike, points: ArrayLike, colour: str, **style: Any) -> None:
+    """Draw pairs of a value and its standard error."""
+    value, sem = np.asarray(points, dtype=np.float64).T
+    error_bars(ax, x, value, sem, colour, **style)
+
+
 def _limit_of(values: dict[int, FloatArray]) -> tuple[float, float]:
     """Return the extrapolation to infinite size of values of replicas at two sizes."""
     small, large = values
@@ -222,11 +228,11 @@ def _limit_of(values: dict[int, FloatArray]) -> tuple[float, float]:
 # ---- curves --------------------------------------------------------------------------------------
 
 
-def _band(
-    ax: Axes, t: FloatArray, theory: _Theory, kernel: str, colour: str, label: str, scale: float
-) -> None:
+def _band(ax: Axes, lr: float, theory: _Theory, kernel: str, colour: str, label: str) -> None:
     """Draw the theory, extrapolated, with a band of two standard errors."""
-    values, sems = scale * np.array([theory.limit(kernel, i) for i in range(len(t))]).T
+    count = len(theory.runs[min(theory.runs)].t)
+    values, sems = np.array([theory.limit(kernel, i) for i in range(count)]).T
+    t = lr * np.arange(count)
     ax.plot(t, values, color=colour, label=label)
     ax.fill_between(t, values - 2.0 * sems, values + 2.0 * sems, color=colour, alpha=0.2)
 
@@ -310,25 +316,19 @@ def _curves(bench: _Bench) -> Outcome:
                     f"κ = {problem.kappa:g}, α = {problem.alpha:g}, Δ = {problem.noise_var:g}, "
                     f"λ = {problem.ridge:g}"
                 )
-                t = lr * np.arange(steps + 1)
-                _band(ax, t, theory, _CURVES[field], hue(i), label, 1.0)
+                _band(ax, lr, theory, _CURVES[field], hue(i), label)
                 for sensing, marker in zip(sensings, ("o", "s"), strict=False):
-                    limits = np.array(
-                        [
-                            _limit_of({d: getattr(runs[sensing, d], field)[:, j] for d in sizes})
-                            for j in range(len(recorded))
-                        ]
-                    )
-                    error_bars(
-                        ax, lr * recorded, *limits.T, hue(i), marker=marker, fillstyle="none"
-                    )
+                    limits = [
+                        _limit_of({d: getattr(runs[sensing, d], field)[:, j] for d in sizes})
+                        for j in range(len(recorded))
+                    ]
+                    _draw_points(ax, lr * recorded, limits, hue(i), marker=marker, fillstyle="none")
             title = "theory (lines, 2 errors), descent (points), d → ∞"
             finish(ax, "t", ylabel, title=title, yscale="log")
 
         return draw
 
-    panels = [panel("risk", "R"), panel("train_risk", "training risk")]
-    return checks, table_of(rows), panels
+    return checks, table_of(rows), [panel("risk", "R"), panel("train_risk", "training risk")]
 
 
 # ---- descent of networks whose weights are at hand -----------------------------------------------
@@ -371,15 +371,18 @@ class _Sample:
 
     def residuals(self, W: FloatArray) -> FloatArray:
         """Return the residuals of one or several students, samples last."""
-        return self._vectors(self.errors(W)) @ self._X.T - self._noise
+        return np.asarray(self._vectors(self.errors(W)) @ self._X.T - self._noise)
 
     def feedback(self, r: FloatArray) -> FloatArray:
         """Return the gradient's matrices G = (d/2n) sum_mu r_mu X_mu."""
         return self._matrices(self.dim / (2.0 * self.n) * (r @ self._X))
 
-    def step(self, W: FloatArray, lr: float | FloatArray, field: ArrayLike = 0.0) -> FloatArray:
+    def step(
+        self, W: FloatArray, lr: float | FloatArray, field: float | FloatArray = 0.0
+    ) -> FloatArray:
         """Return the weights after a step, with a field added to the gradient's matrix."""
-        return W - lr * ((self.feedback(self.residuals(W)) + field) @ W + self.problem.ridge * W)
+        B = self.feedback(self.residuals(W)) + field
+        return np.asarray(W - lr * (B @ W + self.problem.ridge * W))
 
     def sharpness(self, W: FloatArray, rng: np.random.Generator, iterations: int = 100) -> float:
         """Return the largest eigenvalue of the loss's Hessian, by power iteration."""
@@ -496,20 +499,22 @@ def _kernels(bench: _Bench) -> Outcome:
                 ax.fill_between(
                     t_, values - 2.0 * sems, values + 2.0 * sems, color=hue(k), alpha=0.2
                 )
-                points = [(lr * t, *limits[name, t, s]) for t in recorded if (name, t, s) in limits]
-                error_bars(ax, *np.array(points).T, hue(k))
+                at = [t for t in recorded if (name, t, s) in limits]
+                _draw_points(ax, lr * np.array(at), [limits[name, t, s] for t in at], hue(k))
             title = "theory (lines), GOE descent (points)"
-            logarithmic = {} if name == "response" else {"yscale": "log"}
-            finish(ax, "t", ylabel, title=title, **logarithmic)
+            finish(ax, "t", ylabel, title=title, yscale="linear" if name == "response" else "log")
 
         return draw
 
-    panels = [
-        panel("correlation", "C(t, s)"),
-        panel("residual_correlation", "C_r(t, s)"),
-        panel("response", "χ(t, s)"),
-    ]
-    return checks, table_of(rows), panels
+    return (
+        checks,
+        table_of(rows),
+        [
+            panel("correlation", "C(t, s)"),
+            panel("residual_correlation", "C_r(t, s)"),
+            panel("response", "χ(t, s)"),
+        ],
+    )
 
 
 # ---- universality --------------------------------------------------------------------------------
@@ -580,7 +585,7 @@ def _universality(bench: _Bench) -> Outcome:
         d = np.array([*replicas])
         for k, ((field, step), values) in enumerate(gaps.items()):
             label = f"{'risk' if field == 'risk' else 'training risk'}, t = {lr * step:g}"
-            error_bars(ax, d, *values.T, hue(k), label=label)
+            _draw_points(ax, d, values, hue(k), label=label)
         guide = gaps["risk", steps][0, 0] * d[0] / d
         ax.plot(d, guide, ":", color="0.3", label="slope −1")
         title = "network against GOE sensing"
@@ -591,9 +596,9 @@ def _universality(bench: _Bench) -> Outcome:
     def towards(ax: Axes) -> None:
         for k, (sensing, label) in enumerate((("network", "network"), ("goe", "GOE"))):
             means = [mean_and_error(runs[sensing, d].risk[:, -1]) for d in replicas]
-            error_bars(ax, [1.0 / d for d in replicas], *np.array(means).T, hue(k), label=label)
+            _draw_points(ax, [1.0 / d for d in replicas], means, hue(k), label=label)
         means = [theory.at(d, "correlation", steps) for d in own]
-        error_bars(ax, [1.0 / d for d in own], *np.array(means).T, hue(2), label="theory")
+        _draw_points(ax, [1.0 / d for d in own], means, hue(2), label="theory")
         value, sem = theory.limit("correlation", steps)
         error_bars(ax, [0.0], [value], [sem], hue(2), fillstyle="none")
         ax.axhline(value, color=hue(2), linewidth=0.8)
@@ -740,10 +745,10 @@ def _gaussian_labels(bench: _Bench) -> Outcome:
                     r = np.array([one[i] for one in found[sensing, d]])
                     n = r.shape[1]
                     excess = (n + 2.0) / n * np.mean(r**4, axis=1) / np.mean(r**2, axis=1) ** 2
-                    points.append((1.0 / d, *mean_and_error(excess - 3.0)))
+                    points.append(mean_and_error(excess - 3.0))
                 label = f"{names[sensing]}, t = {lr * step:g}"
-                style = {"fillstyle": fill, "linestyle": "-", "linewidth": 0.6}
-                error_bars(ax, *np.array(points).T, hue(k), label=label, **style)
+                style: dict[str, Any] = {"fillstyle": fill, "linestyle": "-", "linewidth": 0.6}
+                _draw_points(ax, [1.0 / d for d in replicas], points, hue(k), label=label, **style)
         ax.axhline(0.0, color="0.4", linewidth=0.8)
         finish(ax, "1/d", "excess kurtosis", title="residuals", xlim=(0.0, None))
 
@@ -823,17 +828,20 @@ def _long_time(bench: _Bench) -> Outcome:
                 limit = run.steady_state().limit[names]
                 ax.axhline(limit, color=hue(k), linestyle="--", linewidth=0.8)
             title = "theory in time, static equations (dashed)"
-            scale = {} if field == "memory_sum" else {"yscale": "log"}
-            finish(ax, "t", ylabel, title=title, **scale)
+            yscale = "linear" if field == "memory_sum" else "log"
+            finish(ax, "t", ylabel, title=title, yscale=yscale)
 
         return draw
 
-    panels = [
-        panel("risk", 0, "R"),
-        panel("train_risk", 1, "training risk"),
-        panel("memory_sum", 2, "Σ_s M(t, s)"),
-    ]
-    return checks, table_of(rows), panels
+    return (
+        checks,
+        table_of(rows),
+        [
+            panel("risk", 0, "R"),
+            panel("train_risk", 1, "training risk"),
+            panel("memory_sum", 2, "Σ_s M(t, s)"),
+        ],
+    )
 
 
 def _static_slopes(problem: Problem, change: float = 0.02) -> FloatArray:
@@ -844,7 +852,7 @@ def _static_slopes(problem: Problem, change: float = 0.02) -> FloatArray:
             problem.replace(alpha=problem.alpha * factor), branch="stable"
         )
         logs.append(np.log([point.risk[0], point.train_risk[0], point.c[0]]))
-    return np.abs(logs[1] - logs[0]) / (2.0 * change)
+    return np.asarray(np.abs(logs[1] - logs[0]) / (2.0 * change))
 
 
 # ---- many samples --------------------------------------------------------------------------------
@@ -1008,14 +1016,14 @@ def _early_stopping(bench: _Bench) -> Outcome:
     rows: list[dict[str, Any]] = []
     checks: list[Check] = []
     z: list[float] = []
-    found: list[tuple[Problem, _Theory, FloatArray, float, float]] = []
+    found: list[tuple[Problem, _Theory, list[tuple[float, float]], float, float]] = []
     for problem in cases:
         theory = _Theory(bench, problem, steps, lr, {d: own for d, (own, _) in sizes.items()})
         runs = {
             d: bench.descend(problem, lr * recorded, lr, d, count).risk
             for d, (_, count) in sizes.items()
         }
-        limits = np.array([_limit_of({d: r[:, i] for d, r in runs.items()}) for i in range(27)])
+        limits = [_limit_of({d: r[:, i] for d, r in runs.items()}) for i in range(len(recorded))]
         curve = np.array([theory.limit("correlation", int(step)) for step in recorded])
         at = int(curve[:, 0].argmin())
         lam, point = empirical_flow.optimal_ridge(problem)
@@ -1031,7 +1039,7 @@ def _early_stopping(bench: _Bench) -> Outcome:
                 predicted=_LINEAR_BOUND,
                 measured=value / ridge,
                 sem=sem / ridge,
-                tolerance=error_limit(1, GROUPS) * sem / ridge,
+                tolerance=0.0,
                 side="below",
             ),
             Check(
@@ -1058,9 +1066,7 @@ def _early_stopping(bench: _Bench) -> Outcome:
         judged = sorted({at // 2, at, (at + 26) // 2, 26})
         for i in judged:
             step = int(recorded[i])
-            deviation = theory.z(
-                "correlation", tuple(limits[i]), sizes[large][1], step, sizes=[*sizes]
-            )
+            deviation = theory.z("correlation", limits[i], sizes[large][1], step, sizes=[*sizes])
             z.append(deviation)
             rows.append(
                 {
@@ -1068,8 +1074,8 @@ def _early_stopping(bench: _Bench) -> Outcome:
                     "t": lr * step,
                     "risk, theory": curve[i, 0],
                     "theory sem": curve[i, 1],
-                    "risk, GOE": limits[i, 0],
-                    "sem": limits[i, 1],
+                    "risk, GOE": limits[i][0],
+                    "sem": limits[i][1],
                     "z": deviation,
                     "best ridge": lam,
                     "its risk": ridge,
@@ -1079,10 +1085,9 @@ def _early_stopping(bench: _Bench) -> Outcome:
     checks.append(z_check(f"risk in time, extrapolated from d = {small}, {large}", z))
 
     def curves(ax: Axes) -> None:
-        t = lr * np.arange(steps + 1)
         for k, (problem, theory, limits, ridge, _) in enumerate(found):
-            _band(ax, t, theory, "correlation", hue(k), f"λ = 0, κ = {problem.kappa:g}", 1.0)
-            error_bars(ax, lr * recorded, *limits.T, hue(k), markersize=3)
+            _band(ax, lr, theory, "correlation", hue(k), f"λ = 0, κ = {problem.kappa:g}")
+            _draw_points(ax, lr * recorded, limits, hue(k), markersize=3)
             ax.axhline(ridge, color=hue(k), linestyle="--", linewidth=0.8, label="best ridge")
         ax.axhline(found[0][-1], color="k", linestyle=":", label="Bayes-optimal")
         title = f"α = {base.alpha:g}, κ* = {base.kappa_star:g}, Δ = {base.noise_var:g}"
@@ -1200,7 +1205,7 @@ def _finite_step(bench: _Bench) -> Outcome:
             ax.plot(np.arange(steps + 1), theory[i], color=hue(k), label=label)
             for curve in curves[:3]:
                 ax.plot(np.arange(steps + 1), curve[:, i], ":", color=hue(k), linewidth=0.8)
-        scales = {"yscale": "log", "ylim": (0.05, 100.0)}
+        scales: dict[str, Any] = {"yscale": "log", "ylim": (0.05, 100.0)}
         title = f"theory (lines), descent (dotted), d = {dim}"
         finish(ax, "steps at the rate", "training risk / that before", title=title, **scales)
 
