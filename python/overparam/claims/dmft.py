@@ -70,7 +70,7 @@ class _Bench(Bench):
 
     def sizes(self) -> dict[int, tuple[int, int]]:
         """Return replicas of the theory and of the descent by dimension."""
-        return {50: (64, 64), 100: (24, 24)} if self.full else {20: (128, 240), 40: (64, 96)}
+        return {50: (64, 48), 100: (24, 12)} if self.full else {20: (128, 240), 40: (64, 96)}
 
     def dmft(
         self, problem: Problem, steps: int, lr: Any, dim: int, replicas: int, **options: Any
@@ -1111,6 +1111,14 @@ def _early_stopping(bench: _Bench) -> Outcome:
 # ---- finite steps --------------------------------------------------------------------------------
 
 
+def _grows(curves: FloatArray) -> NDArray[np.bool_]:
+    """Return whether curves in time, first axis, exceed 1 on average over their second half.
+
+    Those that end, because they diverge, do.
+    """
+    return np.asarray(~(np.mean(curves[len(curves) // 2 :], axis=0) <= 1.0))
+
+
 def _critical(ratios: FloatArray, unstable: NDArray[np.bool_]) -> float:
     """Return the middle between the last stable and the first unstable ratio; NaN without one."""
     first = int(np.argmax(unstable))
@@ -1121,7 +1129,7 @@ def _critical(ratios: FloatArray, unstable: NDArray[np.bool_]) -> float:
 
 def _finite_step(bench: _Bench) -> Outcome:
     problem = Problem(alpha=0.5, kappa=1.0, kappa_star=0.5, noise_var=0.25, ridge=0.1)
-    dim, replicas, own = (60, 16, 32) if bench.full else (30, 6, 8)
+    dim, replicas, own = (60, 16, 64) if bench.full else (30, 6, 32)
     warm, lr, steps, width = 80, 0.03, 100, 0.05
     ratios = np.arange(0.75, 1.3, width)
     bench.jobs = replicas + len(ratios)
@@ -1146,20 +1154,22 @@ def _finite_step(bench: _Bench) -> Outcome:
             states = np.where(bounded[:, np.newaxis, np.newaxis], moved, states)
             kept.append(np.mean(sample.residuals(states) ** 2, axis=1) / before)
         curves.append(np.array(kept))
-        unstable[i] = curves[-1][-1] > 1.0
+        unstable[i] = _grows(curves[-1])
         critical.append(_critical(ratios, unstable[i]))
         bench.note()
     sharp, sharp_sem = mean_and_error(np.array(sharpness))
     theory = []
+    (seed,) = bench.seeds(1)  # the same random numbers at all rates
     with warnings.catch_warnings():
         # That the rate is too large is what is measured, and an instability amplifies noise.
         warnings.simplefilter("ignore", UserWarning)
         for ratio in ratios:
             rates_ = np.concatenate([np.full(warm, lr), np.full(steps, 2.0 * ratio / sharp)])
-            run = bench.dmft(problem, warm + steps, rates_, dim, own, throw=False, groups=own // 4)
-            theory.append(run.train_risk[warm:] / run.train_risk[warm])
-    # Beyond the end of a diverging run there is nothing.
-    grown = np.array([not curve[-1] <= 1.0 for curve in theory])
+            run = bench.dmft(problem, warm + steps, rates_, dim, own, throw=False, seed=seed)
+            # Beyond the end of a diverging run there is nothing.
+            found = run.train_risk[warm:] / run.train_risk[warm]
+            theory.append(np.append(found, np.full(steps + 1 - len(found), np.nan)))
+    grown = np.array([bool(_grows(curve)) for curve in theory])
     predicted = _critical(ratios, grown)
     # Fluctuations of an edge at finite size; growth of a hundredth to order one, at a rate of
     # twice the excess; half a step of the grid.
