@@ -19,7 +19,7 @@ from overparam import _core
 flow = op.empirical_flow
 
 
-def _shortest(*functions, rounds=15):
+def _shortest(*functions, rounds=50):
     """Seconds of each, by turns; the shortest, which other work on the machine delays least."""
     seconds = [[] for _ in functions]
     for _ in range(rounds):
