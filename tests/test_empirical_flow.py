@@ -1768,10 +1768,12 @@ def test_dmft_extrapolation():
     for name in (*CURVES, *KERNELS):
         expected = 2 * getattr(large, name) - getattr(small, name)
         assert_allclose(getattr(both, name), expected, rtol=1e-12, atol=1e-15)
-    # Sizes at which the width is rounded least.
+    effect = np.abs(both.risk / large.risk - 1.0).max()
+    assert_allclose(both.stats["size_effect"], effect, rtol=1e-9)
+    # Sizes at which the widths are rounded least.
     third = NOISY.replace(kappa=1 / 3)
     odd = flow.dmft(third, [0.04], lr=0.02, replicas=4, dim=45, extrapolate=True)
-    assert odd.stats["dim_coarse"] == 21
+    assert odd.stats["dim_coarse"] == 24
 
 
 def test_dmft_finds_its_mean_field():

@@ -115,17 +115,22 @@ void unpack(const double* packed, Index d, double* S) {
 template <class Real>
 class EffectiveRun {
   public:
-    EffectiveRun(const EffectiveModel& model, const EffectiveState<Real>& state, int threads)
+    // Of the groups first ... last - 1.
+    EffectiveRun(const EffectiveModel& model, const EffectiveState<Real>& state, int threads,
+                 Index first, Index last)
         : e_(model),
           s_(state),
           threads_(threads),
+          first_(first),
+          last_(last),
           d_(static_cast<int>(model.d)),
           columns_(static_cast<int>(model.columns())),
           rows_(model.steps + 1),
           kept_(model.rows()),
           padded_(model.blocks() * model.block()),
           signed_(model.words() / LANES * SIGNED),
-          states_(model.replicas * (1 + model.probes)),
+          states_((last - first) * model.group_size() * (1 + model.probes)),
+          pieces_((last - first) * model.group_size() * model.blocks()),
           weights_(model.d * model.columns()),
           noise_(rng::stream_key(model.seed, rng::Purpose::FIELDS)),
           probe_(rng::stream_key(model.seed, rng::Purpose::PROBES)) {
@@ -170,25 +175,27 @@ class EffectiveRun {
         packed_.assign(states_ * signed_, 0.0);
         forces_.assign(states_ * signed_, 0.0);
         responses_.resize(states_ * rows_);
-        products_.resize(e_.replicas * e_.blocks() * kept_);
-        observed_.resize(e_.replicas * 2);
+        products_.resize(pieces_ * kept_);
+        observed_.resize(states_ * 2);
+        const Index state = first_ * e_.group_size() * (1 + e_.probes);
+        const Index piece = first_ * e_.group_size() * e_.blocks();
         for (Index done = 0; done < count; ++done) {
             const Index t = first + done;
-            parallel_for(states_, threads_, [&](Index i) { measure(t, i); });
+            parallel_for(states_, threads_, [&](Index i) { measure(t, state + i); });
             bool finite = true;
-            for (Index g = 0; g < e_.groups; ++g) finite = respond(t, g) && finite;
+            for (Index g = first_; g < last_; ++g) finite = respond(t, g) && finite;
             if (!finite) return done;
-            const Index pieces = e_.replicas * e_.blocks();
-            parallel_for(pieces, threads_, [&](Index i) { remember(t, i); });
-            std::vector<char> fine(e_.groups);
-            parallel_for(e_.groups, threads_, [&](Index g) { fine[g] = correlate(t, g); });
+            parallel_for(pieces_, threads_, [&](Index i) { remember(t, piece + i); });
+            std::vector<char> fine(last_ - first_);
+            parallel_for(last_ - first_, threads_,
+                         [&](Index i) { fine[i] = correlate(t, first_ + i); });
             if (std::find(fine.begin(), fine.end(), 0) != fine.end()) return done;
             if (t == e_.steps) {
-                parallel_for(pieces, threads_, [&](Index i) { project(i); });
-                for (Index g = 0; g < e_.groups; ++g) check(g);
+                parallel_for(pieces_, threads_, [&](Index i) { project(piece + i); });
+                for (Index g = first_; g < last_; ++g) check(g);
             } else {
-                parallel_for(pieces, threads_, [&](Index i) { disturb(t, i); });
-                parallel_for(states_, threads_, [&](Index i) { step(t, i); });
+                parallel_for(pieces_, threads_, [&](Index i) { disturb(t, piece + i); });
+                parallel_for(states_, threads_, [&](Index i) { step(t, state + i); });
             }
         }
         return count;
@@ -198,10 +205,20 @@ class EffectiveRun {
     Index replica(Index state) const { return state / (1 + e_.probes); }
     Index group(Index replica) const { return replica / e_.group_size(); }
     double* weights(Index parity, Index state) const {
-        return s_.W + ((parity & 1) * states_ + state) * weights_;
+        return s_.W + ((parity & 1) * e_.replicas * (1 + e_.probes) + state) * weights_;
     }
     double* kernel(double* kernels, Index g, Index row) const {
         return kernels + (g * rows_ + row) * rows_;
+    }
+    // Working space of a student or a tangent, and of a block of entries.
+    Index local(Index state) const { return state - first_ * e_.group_size() * (1 + e_.probes); }
+    double* matrices(Index state) { return matrices_.data() + local(state) * 2 * e_.d * e_.d; }
+    double* packed(Index state) { return packed_.data() + local(state) * signed_; }
+    double* force(Index state) { return forces_.data() + local(state) * signed_; }
+    double* responses(Index state) { return responses_.data() + local(state) * rows_; }
+    double* observed(Index state) { return observed_.data() + local(state) * 2; }
+    double* products(Index piece) {
+        return products_.data() + (piece - first_ * e_.group_size() * e_.blocks()) * kept_;
     }
     // The history of a block of entries, of the n-th matrix.
     Real* history(Real* all, Index n, Index block) const {
@@ -233,8 +250,7 @@ class EffectiveRun {
     // S_t - S* or dS_t into the history, with what is read from them.
     void measure(Index t, Index state) {
         const Index d = e_.d;
-        double *S = matrices_.data() + state * 2 * d * d,
-               *packed = packed_.data() + state * signed_;
+        double *S = matrices(state), *packed = this->packed(state);
         const double* W = weights(t, state - probe(state) - 1);
         const double* tangents = weights(t, state);
         blas::gemm_nt(d_, d_, columns_, 1.0, tangents, W, 0.0, S);
@@ -248,8 +264,8 @@ class EffectiveRun {
                 overlap += packed[e] * teacher[e];
                 packed[e] -= teacher[e];
             }
-            observed_[2 * r] = trace / static_cast<double>(d);
-            observed_[2 * r + 1] = overlap / static_cast<double>(d);
+            observed(state)[0] = trace / static_cast<double>(d);
+            observed(state)[1] = overlap / static_cast<double>(d);
             record(packed, s_.error, r, t);
             return;
         }
@@ -258,7 +274,7 @@ class EffectiveRun {
         }
         pack(S, d, packed);
         record(packed, s_.tangent, tangent(state), t);
-        double* dots = responses_.data() + state * rows_;
+        double* dots = responses(state);
         Index s = 0;
         for (; s + ROWS <= t; s += ROWS) {
             signed_sums<ROWS>(signs(tangent(state), s), e_.words(), packed, dots + s);
@@ -280,13 +296,14 @@ class EffectiveRun {
         std::fill_n(chi, rows_, 0.0);
         double trace = 0.0, overlap = 0.0, exact = 0.0;
         for (Index r = g * size; r < (g + 1) * size; ++r) {
+            const Index student = r * (1 + e_.probes);
             for (Index k = 0; k < e_.probes; ++k) {
-                const double* dots = responses_.data() + (r * (1 + e_.probes) + 1 + k) * rows_;
+                const double* dots = responses(student + 1 + k);
                 for (Index s = 0; s + 1 < t; ++s) chi[s] += dots[s];
             }
             exact += s_.subdiagonal[r];
-            trace += observed_[2 * r];
-            overlap += observed_[2 * r + 1];
+            trace += observed(student)[0];
+            overlap += observed(student)[1];
         }
         const double n = static_cast<double>(size);
         const double scale = spread_ / (2.0 * d * n * static_cast<double>(e_.probes));
@@ -321,13 +338,12 @@ class EffectiveRun {
         const Real* errors = history(s_.error, r, b);
         double now[512];
         read(errors, t, now);
-        double* sum_of = forces_.data() + first * signed_ + b * size;
+        double* sum_of = force(first) + b * size;
         std::fill_n(sum_of, size, 0.0);
-        scan<true, true>(errors, t + 1, size, now, M.data(), products_.data() + piece * kept_,
-                         sum_of);
+        scan<true, true>(errors, t + 1, size, now, M.data(), products(piece), sum_of);
         if (t == e_.steps) return;
         for (Index k = 0; k < e_.probes; ++k) {
-            double* dB = forces_.data() + (first + 1 + k) * signed_ + b * size;
+            double* dB = force(first + 1 + k) + b * size;
             std::fill_n(dB, size, 0.0);
             scan<false, true>(history(s_.tangent, r * e_.probes + k, b), t + 1, size, nullptr,
                               M.data(), nullptr, dB);
@@ -341,7 +357,7 @@ class EffectiveRun {
         double *C = kernel(s_.correlation, g, t), *residual = kernel(s_.residual, g, t);
         std::fill_n(C, t + 1, 0.0);
         for (Index piece = g * size * e_.blocks(); piece < (g + 1) * size * e_.blocks(); ++piece) {
-            const double* dots = products_.data() + piece * kept_;
+            const double* dots = products(piece);
             for (Index s = 0; s <= t; ++s) C[s] += dots[s];
         }
         for (Index s = 0; s <= t; ++s) {
@@ -393,14 +409,14 @@ class EffectiveRun {
         write(normals, t, drawn);
         const std::vector<double> L = coefficients(kernel(s_.factor, group(r), t), t, spread_);
         scan<false, true>(normals, t + 1, size, nullptr, L.data(), nullptr,
-                          forces_.data() + r * (1 + e_.probes) * signed_ + b * size);
+                          force(r * (1 + e_.probes)) + b * size);
     }
 
     // W_(t+1) or dW_(t+1).
     void step(Index t, Index state) {
         const Index d = e_.d, student = state - probe(state) - 1;
-        double *B = matrices_.data() + state * 2 * d * d, *dB = B + d * d;
-        unpack(forces_.data() + student * signed_, d, B);
+        double *B = matrices(state), *dB = B + d * d;
+        unpack(force(student), d, B);
         for (Index i = 0; i < d; ++i) B[i * d + i] += ridge(t);
         const double *W = weights(t, student), *now = weights(t, state);
         double* next = weights(t + 1, state);  // until now it holds what was before `now`
@@ -415,7 +431,7 @@ class EffectiveRun {
             s_.subdiagonal[replica(state)] = -rate(t) * product * (n + 1.0) / (n * n);
             return;
         }
-        double* packed = forces_.data() + state * signed_;
+        double* packed = force(state);
         shake(t, tangent(state), packed);
         unpack(packed, d, dB);
         blas::gemm(d_, columns_, d_, -rate(t), dB, W, 1.0, next);
@@ -452,8 +468,8 @@ class EffectiveRun {
         read(errors, e_.steps, change);
         read(errors, 0, start);
         for (Index e = 0; e < size; ++e) change[e] -= start[e];
-        scan<true, false>(history(s_.noise, r, b), e_.steps, size, change, nullptr,
-                          products_.data() + piece * kept_, nullptr);
+        scan<true, false>(history(s_.noise, r, b), e_.steps, size, change, nullptr, products(piece),
+                          nullptr);
     }
 
     void check(Index g) {
@@ -461,7 +477,7 @@ class EffectiveRun {
         double* stein = s_.stein + g * rows_;
         std::fill_n(stein, rows_, 0.0);
         for (Index piece = g * size * e_.blocks(); piece < (g + 1) * size * e_.blocks(); ++piece) {
-            const double* dots = products_.data() + piece * kept_;
+            const double* dots = products(piece);
             for (Index u = 0; u < e_.steps; ++u) stein[u] += dots[u];
         }
         const double scale = spread_ / (2.0 * static_cast<double>(e_.d * size));
@@ -470,10 +486,12 @@ class EffectiveRun {
 
     const EffectiveModel& e_;
     const EffectiveState<Real>& s_;
-    const int threads_, d_, columns_;
+    const int threads_;
+    const Index first_, last_;
+    const int d_, columns_;
     // Rows of the kernels and of the history; lengths of packed matrices; students with tangents;
     // entries of W.
-    const Index rows_, kept_, padded_, signed_, states_, weights_;
+    const Index rows_, kept_, padded_, signed_, states_, pieces_, weights_;
     const rng::Key noise_, probe_;
     double spread_;  // standard deviation of an entry of a packed GOE
     std::vector<double> matrices_, packed_, forces_, responses_, products_, observed_;
@@ -483,13 +501,23 @@ class EffectiveRun {
 
 template <class Real>
 void effective_start(const EffectiveModel& model, const EffectiveState<Real>& state, int threads) {
-    EffectiveRun<Real>(model, state, threads).start();
+    EffectiveRun<Real>(model, state, threads, 0, model.groups).start();
 }
 
+// Groups have nothing to say to each other: where there are enough of them, each thread runs its
+// own, and threads meet only at the end. Otherwise they share the work of each step.
 template <class Real>
 Index effective_advance(const EffectiveModel& model, const EffectiveState<Real>& state, Index first,
                         Index count, int threads) {
-    return EffectiveRun<Real>(model, state, threads).advance(first, count);
+    const Index groups = model.groups;
+    if (threads > 1 && groups % threads != 0 && groups < 4 * threads) {
+        return EffectiveRun<Real>(model, state, threads, 0, groups).advance(first, count);
+    }
+    std::vector<Index> done(groups);
+    parallel_for(groups, threads, [&](Index g) {
+        done[g] = EffectiveRun<Real>(model, state, 1, g, g + 1).advance(first, count);
+    });
+    return *std::min_element(done.begin(), done.end());
 }
 
 template void effective_start(const EffectiveModel&, const EffectiveState<double>&, int);

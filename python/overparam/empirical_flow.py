@@ -948,6 +948,31 @@ class _Experiment(NamedTuple):
     nbytes: float
 
 
+def _count(name: str, ratio: float, units: int, d: int) -> int:
+    """Return a ratio of `units`, rounded, if there is one at all."""
+    if ratio * units < 1.0 - 1e-9:
+        raise _check.bad(name, f"at least 1/{units} at dim = {d}", ratio)
+    return math.floor(ratio * units + 0.5)
+
+
+def _columns(problem: Problem, d: int) -> dict[str, int]:
+    """Return the width of the student, and that of a random teacher."""
+    sizes = {"m": _count("kappa", problem.kappa, d, d)}
+    if problem.teacher_spectrum is None and problem.kappa_star is not None:
+        sizes["m_star"] = _count("kappa_star", problem.kappa_star, d, d)
+    return sizes
+
+
+def _warn_of_rates(problem: Problem, rates: FloatArray) -> None:
+    if rates.max() > stable_lr(problem):
+        warnings.warn(
+            f"lr must be below about {stable_lr(problem):.3g} for gradient descent to be stable, "
+            f"but was {rates.max():g}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _experiment(
     problem: Problem,
     dim: object,
@@ -960,19 +985,9 @@ def _experiment(
     sensing = _check.choice("sensing", sensing, ("network", "goe"))
     teacher = _check.choice("teacher", teacher, ("random", "quantile"))
     given = problem.teacher_spectrum is not None
-    taught = None if given else problem.kappa_star
-    for name, ratio, units in (
-        ("alpha", problem.alpha, d * d),
-        ("kappa", problem.kappa, d),
-        ("kappa_star", taught, d),
-    ):
-        if ratio is not None and ratio * units < 1.0 - 1e-9:
-            raise _check.bad(name, f"at least 1/{units} at dim = {d}", ratio)
-    m, n = math.floor(problem.kappa * d + 0.5), math.floor(problem.alpha * d * d + 0.5)
-    sizes = {"n": n, "m": m}
-    if taught is not None:
-        sizes["m_star"] = math.floor(taught * d + 0.5)
-    size = d * (d + 1) // 2
+    n = _count("alpha", problem.alpha, d * d, d)
+    sizes = {"n": n, **_columns(problem, d)}
+    m, size = sizes["m"], d * (d + 1) // 2
     if sensing == "network":
         nbytes = 8.0 * n * d
     elif n > size:
@@ -1133,13 +1148,8 @@ def simulate(
         "the samples and the records",
         "replicas, the times in t, dim, alpha or threads",
     )
-    if len(rates) and rates.max() > stable_lr(problem):
-        warnings.warn(
-            f"lr must be below about {stable_lr(problem):.3g} for gradient descent to be stable, "
-            f"but was {rates.max():g}",
-            UserWarning,
-            stacklevel=2,
-        )
+    if len(rates):
+        _warn_of_rates(problem, rates)
     arrays: dict[str, NDArray[Any]] = {
         "values": np.full((replicas, len(times), recorded), np.nan),
         "ended": np.zeros(replicas, dtype=bool),
@@ -1655,12 +1665,11 @@ class _Effective:
         sequence: np.random.SeedSequence,
     ) -> None:
         self.dim = dim
-        self.width = math.floor(problem.kappa * dim + 0.5)
-        taught = None if problem.teacher_spectrum is not None else problem.kappa_star
-        fixed = taught is None or teacher == "quantile"
+        self.sizes = _columns(problem, dim)
+        fixed = "m_star" not in self.sizes or teacher == "quantile"
         self.model = _core.EffectiveModel(
             dim=dim,
-            width=self.width,
+            width=self.sizes["m"],
             steps=steps,
             replicas=replicas,
             groups=groups,
@@ -1672,7 +1681,7 @@ class _Effective:
             lr=lr,
             ridge=ridge,
             teacher=teacher_eigenvalues(problem, dim) if fixed else np.empty(0),
-            teacher_width=0 if taught is None else math.floor(taught * dim + 0.5),
+            teacher_width=self.sizes.get("m_star", 0),
             teacher_scale=problem.teacher_scale,
             seed=_check.seed_word(sequence),
         )
@@ -1744,10 +1753,13 @@ def _probe_noise(fields: dict[str, FloatArray], reached: NDArray[np.int64], Delt
 
 
 def _smaller_size(problem: Problem, dim: int) -> int:
-    """Return the size near dim/2 at which width and teacher are rounded least."""
+    """Return the size near dim/2 at which the widths of student and teacher are rounded least."""
+    ratios = [problem.kappa]
+    if problem.teacher_spectrum is None and problem.kappa_star is not None:
+        ratios.append(problem.kappa_star)
 
     def rounding(size: int) -> float:
-        return abs(math.floor(problem.kappa * size + 0.5) / size - problem.kappa)
+        return sum(abs(math.floor(ratio * size + 0.5) / size - ratio) for ratio in ratios)
 
     near = range(max(1, math.ceil(0.4 * dim)), max(1, math.floor(0.6 * dim)) + 1)
     return min(near, key=lambda size: (round(rounding(size), 9), abs(2 * size - dim)))
@@ -1826,9 +1838,10 @@ def dmft(
     Returns
     -------
     DmftTrajectory
-        ``stats`` has "m", "memory_gib", "stein_deviation" (largest deviation from Stein's identity
-        for the last row of the response, relative to its largest entry) and "probe_noise" (largest
-        share of the train risk that comes from noise of the measured response).
+        ``stats`` has "m" and "m_star", "memory_gib", "stein_deviation" (largest deviation
+        from Stein's identity in the last row of the response, relative to its largest entry) and
+        "probe_noise" (largest share of the train risk that comes from noise of the response); with
+        `extrapolate` also "dim_coarse" and "size_effect" (largest relative change of the risk).
 
     Raises
     ------
@@ -1880,8 +1893,6 @@ def dmft(
     workers = _check.threads(threads)
     throw = _check.boolean("throw", throw)
     sizes = [_smaller_size(problem, dim), dim] if extrapolate else [dim]
-    for size in sizes:
-        _check_sizes(problem, size)
     total = int(steps[-1]) + 1
     runs = [
         _Effective(
@@ -1901,6 +1912,8 @@ def dmft(
         for size in sizes
     ]
     nbytes = sum(run.nbytes for run in runs)
+    if checkpoint is not None:
+        nbytes *= 2.0  # a file is read as a whole
     fraction = _check.available_memory() / nbytes
     _check.memory(
         nbytes,
@@ -1908,13 +1921,7 @@ def dmft(
         f"the steps to t (about {int(fraction * total)} fit), dim (about "
         f"{int(math.sqrt(fraction) * dim)} fits), replicas or probes, or take storage='float32'",
     )
-    if rates.max() > stable_lr(problem):
-        warnings.warn(
-            f"lr must be below about {stable_lr(problem):.3g} for gradient descent to be stable, "
-            f"but was {rates.max():g}",
-            UserWarning,
-            stacklevel=2,
-        )
+    _warn_of_rates(problem, rates)
     for run in runs:
         run.start(workers)
     arrays = {f"{run.dim}/{name}": array for run in runs for name, array in run.arrays.items()}
@@ -1935,7 +1942,8 @@ def dmft(
             status = Status.DIVERGED
         rows = max(0, units - (len(runs) - 1) * total)
         final = runs[-1].fields(rows, steps)
-        quantities, extra = final, {}
+        quantities = final
+        extra: dict[str, float] = {}
         if extrapolate:
             weight = sizes[1] / (sizes[1] - sizes[0])
             coarse = runs[0].fields(rows, steps)
@@ -1943,7 +1951,9 @@ def dmft(
                 name: weight * values + (1.0 - weight) * coarse[name]
                 for name, values in final.items()
             }
-            extra = {"dim_coarse": sizes[0]}
+            change = quantities["risk"].mean(axis=0) / final["risk"].mean(axis=0) - 1.0
+            effect = np.abs(change[steps < rows]).max(initial=0.0)
+            extra = {"dim_coarse": sizes[0], "size_effect": float(effect)}
         # The last rows of a diverging run are finite, but their squares may not be.
         with np.errstate(over="ignore", invalid="ignore"):
             noise = _probe_noise(final, steps[steps < rows], problem.noise_var)
@@ -1974,7 +1984,7 @@ def dmft(
                 **stats,
                 "steps": rows,
                 "threads": workers,
-                "m": runs[-1].width,
+                **runs[-1].sizes,
                 "memory_gib": nbytes / 2**30,
                 "stein_deviation": runs[-1].stein_deviation(rows),
                 "probe_noise": float(noise.max(initial=0.0)),
@@ -2023,11 +2033,3 @@ def dmft(
         checkpoint=_run.Checkpoint(checkpoint, identity),
     )
     return conclude(result, throw)
-
-
-def _check_sizes(problem: Problem, dim: int) -> None:
-    """Refuse matrices so small that student or teacher would have no column."""
-    taught = None if problem.teacher_spectrum is not None else problem.kappa_star
-    for name, ratio in (("kappa", problem.kappa), ("kappa_star", taught)):
-        if ratio is not None and ratio * dim < 1.0 - 1e-9:
-            raise _check.bad(name, f"at least 1/{dim} at dim = {dim}", ratio)
