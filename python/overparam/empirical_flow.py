@@ -1982,7 +1982,7 @@ def dmft(
             status=status,
             stats={
                 **stats,
-                "steps": rows,
+                "steps": max(0, rows - 1),
                 "threads": workers,
                 **runs[-1].sizes,
                 "memory_gib": nbytes / 2**30,
