@@ -70,7 +70,7 @@ class _Bench(Bench):
 
     def sizes(self) -> dict[int, tuple[int, int]]:
         """Return replicas of the theory and of the descent by dimension."""
-        return {50: (64, 48), 100: (24, 12)} if self.full else {20: (128, 240), 40: (64, 96)}
+        return {50: (64, 48), 100: (32, 12)} if self.full else {20: (128, 240), 40: (64, 96)}
 
     def dmft(
         self, problem: Problem, steps: int, lr: Any, dim: int, replicas: int, **options: Any
