@@ -1927,14 +1927,16 @@ def dmft(
             change = quantities["risk"].mean(axis=0) / final["risk"].mean(axis=0) - 1.0
             effect = np.abs(change[steps < rows]).max(initial=0.0)
             extra = {"dim_coarse": sizes[0], "size_effect": float(effect)}
-        noise = _probe_noise(final, steps[steps < rows], problem.noise_var)
-        mean = {name: values.mean(axis=0) for name, values in quantities.items()}
-        errors = {
-            f"{name}_sem": np.std(values, axis=0, ddof=1) / math.sqrt(groups)
-            if groups > 1
-            else np.full(values.shape[1:], np.nan)
-            for name, values in quantities.items()
-        }
+        # The last rows of a diverging run are finite, but their squares may not be.
+        with np.errstate(over="ignore", invalid="ignore"):
+            noise = _probe_noise(final, steps[steps < rows], problem.noise_var)
+            mean = {name: values.mean(axis=0) for name, values in quantities.items()}
+            errors = {
+                f"{name}_sem": np.std(values, axis=0, ddof=1) / math.sqrt(groups)
+                if groups > 1
+                else np.full(values.shape[1:], np.nan)
+                for name, values in quantities.items()
+            }
         result = DmftTrajectory(
             problem=problem,
             inputs={
