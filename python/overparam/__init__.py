@@ -8,7 +8,8 @@ sgd
 population_flow
     Gradient flow on the population risk, exact at finite size and in the high-dimensional limit.
 empirical_flow
-    Gradient flow on n ~ d^2 samples at extensive width: long times, thresholds, simulation.
+    Gradient flow on n ~ d^2 samples at extensive width: dynamical mean-field theory, long times,
+    thresholds, simulation.
 
 Shared machinery: `hessian`, `results`, `spectra`, `plot`, `claims`.
 
