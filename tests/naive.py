@@ -2197,8 +2197,10 @@ def features_population(W, B, v, g, gs):
     N = W.shape[1]
 
     def kernels(first, second, one, other):
-        variances = np.sum(one**2, 1)[:, None] / N, np.sum(other**2, 1) / N
-        return feature_kernel(first, second, one @ other.T / N, *variances)
+        # Each by the same sum: sign has an infinite slope at correlation 1.
+        covariance = np.array([[x @ y for y in other] for x in one]) / N
+        A, C = (np.array([x @ x for x in rows]) / N for rows in (one, other))
+        return feature_kernel(first, second, covariance, A[:, None], C)
 
     return kernels(g, g, W, W), kernels(g, gs, W, B) @ v, float(v @ kernels(gs, gs, B, B) @ v)
 
@@ -2356,7 +2358,7 @@ def features_proportional(
     g, gs, v, T, delta, eta, t, *, init_var=0.0, noise_var=0.0, noise=True, n=300
 ):
     """eps at times tau > 0 on quadrature nodes of the Marchenko-Pastur law."""
-    kappa0, kappa1, rest, q, _, E1, unlearnable, _ = features_energies(g, gs, v, T)
+    kappa0, kappa1, rest, _, _, E1, _, _ = features_energies(g, gs, v, T)
     phi = np.arange(1, n + 1) * math.pi / (n + 1)
     x = np.append(1 + delta + 2 * math.sqrt(delta) * np.cos(phi), 0.0)
     w = 2 * delta * np.sin(phi) ** 2 / ((n + 1) * x[:-1])

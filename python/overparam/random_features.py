@@ -230,7 +230,7 @@ class RiskTrajectory(Trajectory):
     risk : (T,) array
         eps = E (f - y)^2/2 without the label noise; with the replica axis first in a simulation.
     diverged : (replicas,) array of bool, or None
-        Replicas whose values stopped being finite.
+        Replicas whose risk grew without bound.
 
     Notes
     -----
@@ -425,7 +425,7 @@ def _finished(
         inputs=inputs,
         method=method,
         status=status,
-        stats={"seconds": clock.perf_counter() - began, "threads": 1},
+        stats={"seconds": clock.perf_counter() - began, "steps": len(t), "threads": 1},
         origin=make_origin(),
         t=t,
         risk=risk,
@@ -646,17 +646,36 @@ def population(
     second = _check.vector("v", v, len(teacher))
     g = _activation("activation", activation)
     h = g if teacher_activation is None else _activation("teacher_activation", teacher_activation)
-    Q, R, T = weights @ weights.T / dim, weights @ teacher.T / dim, teacher @ teacher.T / dim
-    A, C = np.diag(Q), np.diag(T)
+    cross, energy = _teacher_moments(weights, teacher[None], second, g, h)
     return Population(
         inputs={"activation": g, "teacher_activation": h},
         method="exact",
         status=Status.SUCCESS,
         origin=make_origin(),
-        gram=_kernel(g, g, Q, A[:, None], A[None, :]),
-        cross=_kernel(g, h, R, A[:, None], C[None, :]) @ second,
-        teacher_energy=float(second @ _kernel(h, h, T, C[:, None], C[None, :]) @ second),
+        gram=_gram(weights, g),
+        cross=cross[:, 0],
+        teacher_energy=float(energy[0]),
     )
+
+
+def _gram(W: FloatArray, g: str) -> FloatArray:
+    """Return G (K, K)."""
+    Q = W @ W.T / W.shape[1]
+    A = np.diag(Q)
+    return _kernel(g, g, Q, A[:, None], A[None, :])
+
+
+def _teacher_moments(
+    W: FloatArray, B: FloatArray, v: FloatArray, g: str, h: str
+) -> tuple[FloatArray, FloatArray]:
+    """Return r (K, teachers) and E y^2 (teachers,) for teachers B (teachers, M, N)."""
+    dim = W.shape[1]
+    T = B @ B.transpose(0, 2, 1) / dim
+    A, C = np.sum(W * W, axis=1) / dim, np.diagonal(T, axis1=1, axis2=2)
+    R = (W @ B.reshape(-1, dim).T / dim).reshape(len(W), len(B), len(v))
+    cross: FloatArray = _kernel(g, h, R, A[:, None, None], C[None, :, :]) @ v
+    energy: FloatArray = _kernel(h, h, T, C[:, :, None], C[:, None, :]) @ v @ v
+    return cross, energy
 
 
 def _diagonal(given: Population) -> tuple[FloatArray, FloatArray, FloatArray, float]:
@@ -1385,7 +1404,7 @@ def sphere_spectrum(dim: int, activation: str, lmax: int) -> SphereSpectrum:
 
 # ---- simulation ----------------------------------------------------------------------------------
 
-# A replica has diverged when its risk exceeds the first one, or that of the student zero, by this
+# A replica has diverged when its risk exceeds the first one, and that of the student zero, by this
 # factor: below lr_max no fluctuation is so large, and above it none leads back from there.
 DIVERGED = 1e6
 
@@ -1426,8 +1445,8 @@ def simulate(
         Teachers that share the first layer and the inputs of a replica, each with a student that
         has its own second layer and label noise. `risk` is the mean over them.
     lr_schedule : callable, optional
-        The learning rates at an array of times tau, instead of the problem's `lr`. Step n, counted
-        from 0, has the rate at n/K.
+        The learning rates at times tau, an array, in place of the problem's. Step n, counted from
+        0, has the rate at n/K.
     block : int
         Inputs whose features are computed together. It changes rounding only.
     seed : int, SeedSequence or None
@@ -1474,7 +1493,10 @@ def simulate(
     K, N, v = int(problem.width), problem.dim, problem.v
     times = _check.times("t", t)
     weights = np.empty(0) if W is None else _check.matrix("W", W, (K, N))
-    units = np.empty(0) if B is None else _given_teacher(problem, B)
+    units = np.empty(0)
+    if B is not None:
+        units = _check.matrix("B", B, (len(v), N))
+        _matching_overlap(problem, units)
     replicas = _check.replicas(replicas)
     teachers = _check.integer("teachers", teachers, minimum=1)
     block = _check.integer("block", block, minimum=1)
@@ -1492,14 +1514,21 @@ def simulate(
         "first layers and their Gram matrices",
         "replicas, teachers, width or block",
     )
-    rates = _rates(problem, lr_schedule, int(steps[-1]))
+    rates = np.empty(0)
+    if lr_schedule is not None:
+        rates = _rates("lr_schedule", lr_schedule, np.arange(steps[-1]) / K)
     _blas.load()
     room = _stream(problem, weights, units, replicas, teachers, block, sequence, workers)
     gram = np.array(
-        [_gram(room.first_layer(i), problem.activation) for i in range(replicas if W is None else 1)]
+        [
+            _gram(room.first_layer(i), problem.activation)
+            for i in range(replicas if W is None else 1)
+        ]
     )
     moments = [
-        _teacher_moments(problem, room.first_layer(i), room.teachers(i))
+        _teacher_moments(
+            room.first_layer(i), room.teachers(i), v, problem.activation, problem.teacher
+        )
         for i in range(1 if W is not None and B is not None else replicas)
     ]
     cross, energy = (np.array([entry[k] for entry in moments]) for k in range(2))
@@ -1507,7 +1536,6 @@ def simulate(
         "risk": np.full((replicas, len(times)), np.nan),
         "diverged": np.zeros(replicas, dtype=bool),
         "recorded": np.zeros(1, dtype=np.int64),
-        "bound": np.full(replicas, np.nan),
         "a": room.start(problem.init_var),
     }
     # A unit of work is a block, so that slices cut none. Blocks start at the recorded steps.
@@ -1517,18 +1545,21 @@ def simulate(
         )
     )
 
-    def record_now() -> None:
+    def risks() -> FloatArray:
         with _blas.one_thread():
-            risk = _core.features_risks(gram, cross, energy, arrays["a"], workers)
-        i = int(arrays["recorded"][0])
-        if i == 0:
-            arrays["bound"][:] = DIVERGED * np.maximum(
-                risk, (energy.mean(axis=1) + problem.noise_var) / 2
-            )
-        finite = (risk <= arrays["bound"]) & ~arrays["diverged"]
+            return _core.features_risks(gram, cross, energy, arrays["a"], workers)
+
+    bound = DIVERGED * np.maximum(risks(), (energy.mean(axis=1) + problem.noise_var) / 2)
+
+    def record_now() -> None:
+        risk = risks()
+        finite = (risk <= bound) & ~arrays["diverged"]
         arrays["diverged"] |= ~finite
-        arrays["risk"][finite, i] = risk[finite]
+        arrays["risk"][finite, arrays["recorded"][0]] = risk[finite]
         arrays["recorded"] += 1
+
+    def rates_of(first: int, end: int) -> FloatArray:
+        return np.full(end - first, problem.lr) if lr_schedule is None else rates[first:end]
 
     def advance(done: int, budget: int) -> int:
         end = int(edges[done + budget])
@@ -1537,7 +1568,7 @@ def simulate(
             due = int(steps[arrays["recorded"][0]])
             stop = min(end, due)
             with _blas.one_thread():
-                room.advance(rates(now, stop), now, arrays["a"], workers)
+                room.advance(rates_of(now, stop), now, arrays["a"], workers)
             now = stop
             if now == due:
                 record_now()
@@ -1567,7 +1598,7 @@ def simulate(
         B=units,
         replicas=replicas,
         teachers=teachers,
-        rates=None if lr_schedule is None else rates(0, int(steps[-1])),
+        rates=rates,
         block=block,
         seed=sequence,
     )
@@ -1613,16 +1644,6 @@ def _stream(
     return _core.FeaturesSimulation(experiment, W, B, threads)
 
 
-def _given_teacher(problem: Problem, B: ArrayLike) -> FloatArray:
-    """Return a checked first layer of the teacher, whose overlap is that of the problem, if any."""
-    units = _check.matrix("B", B, (len(problem.v), problem.dim))
-    if problem.teacher_overlap is not None:
-        own = units @ units.T / problem.dim
-        if np.abs(own - problem.T).max() > OVERLAP_TOLERANCE:
-            raise _check.bad("teacher_overlap", "None or B B^T/N where B is given", problem.T)
-    return units
-
-
 def _frame(problem: Problem) -> FloatArray:
     """Return F (M, rank) with F F^T = T, for units sqrt(N) F Q with orthonormal rows of Q."""
     values, vectors = np.linalg.eigh(problem.T)
@@ -1632,39 +1653,3 @@ def _frame(problem: Problem) -> FloatArray:
         raise _check.bad("dim", must, problem.dim)
     frame: FloatArray = vectors[:, kept] * np.sqrt(values[kept])
     return frame
-
-
-def _rates(
-    problem: Problem, schedule: Callable[[FloatArray], ArrayLike] | None, steps: int
-) -> Callable[[int, int], FloatArray]:
-    """Return the function of the learning rates of the steps `first` to `end` - 1."""
-    if schedule is None:
-        return lambda first, end: np.full(end - first, problem.lr)
-    if not callable(schedule):
-        raise _check.bad("lr_schedule", "a function of times tau, or None", schedule, TypeError)
-    all_rates = np.empty(0)
-    if steps:
-        all_rates = _check.vector("lr_schedule", schedule(np.arange(steps) / problem.width), steps)
-    if (all_rates < 0).any():
-        raise _check.bad("lr_schedule", "a function with non-negative values", all_rates.min())
-    return lambda first, end: all_rates[first:end]
-
-
-def _gram(W: FloatArray, g: str) -> FloatArray:
-    """Return G (K, K)."""
-    Q = W @ W.T / W.shape[1]
-    A = np.diag(Q)
-    return _kernel(g, g, Q, A[:, None], A[None, :])
-
-
-def _teacher_moments(
-    problem: Problem, W: FloatArray, B: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return r (K, teachers) and E y^2 (teachers,) for teachers B (teachers, M, N)."""
-    g, h, v, dim = problem.activation, problem.teacher, problem.v, problem.dim
-    A, T = np.sum(W * W, axis=1) / dim, B @ B.transpose(0, 2, 1) / dim
-    C = np.diagonal(T, axis1=1, axis2=2)
-    R = (W @ B.reshape(-1, dim).T / dim).reshape(len(W), len(B), len(v))
-    cross: FloatArray = _kernel(g, h, R, A[:, None, None], C[None, :, :]) @ v
-    energy: FloatArray = _kernel(h, h, T, C[:, :, None], C[:, None, :]) @ v @ v
-    return cross, energy
