@@ -945,7 +945,7 @@ def _second_moment(problem: Problem) -> float:
 def _proportional_modes(problem: Problem) -> _core.FeatureModes:
     """Return the law's modes per input dimension, in which the width is K/N."""
     order = 2
-    mu, kappa = _core.feature_hermite(problem.activation, order)
+    kappa = _core.feature_hermite(problem.activation, order)[1]
     mu_star = _core.feature_hermite(problem.teacher, order)[0]
     v, T = problem.v, problem.T
     energy = _second_moment(problem)
