@@ -73,7 +73,7 @@ std::vector<double> hermite_coefficients(const HermiteSeries& g, Index order) {
         if (k < given)
             mu[k] = g.first[k];
         else if (k >= 2)
-            mu[k] = -g.ratio * (k - 2 - g.shift) * mu[k - 2];
+            mu[k] = 0.0 - g.ratio * (k - 2 - g.shift) * mu[k - 2];  // no negative zero
     }
     return mu;
 }
