@@ -530,12 +530,11 @@ def random_features_room() -> Room:
         width=220,
         lr=1.0,
         noise_var=0.1,
-        init_var=0.2,
         teacher_weights=[0.8, -0.5],
         teacher_overlap=[[1.0, 0.3], [0.3, 1.0]],
     )
     single = problem.replace(teacher_weights=[1.0], teacher_overlap=None)
-    relu = single.replace(activation="relu")
+    relu = single.replace(activation="relu", init_var=0.2)
     infinite = problem.replace(width=math.inf)
     times = [0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
     run = {"problem": problem, "t": times, "replicas": 9, "seed": 5}
@@ -574,7 +573,7 @@ def random_features_room() -> Room:
         problem=problem,
         wrong={
             "dim": [*count, (2.0, TypeError), (None, TypeError)],
-            "width": [*count, (2.5, TypeError), (-math.inf, ValueError), (None, TypeError)],
+            "width": [*count, (2.5, TypeError), (-math.inf, TypeError), (None, TypeError)],
             "lr": positive,
             "activation": [*name, (None, TypeError)],
             "teacher_activation": name,

@@ -932,6 +932,75 @@ def test_simulate_refuses_another_overlap():
     assert np.isfinite(rf.simulate(problem, [1.0], B=[[2.0, 0.1], [0.3, 0.4]]).risk).all()
 
 
+# ---- independent simulations ---------------------------------------------------------------------
+
+
+def combined(values, entry_mean, entry_error):
+    """Deviation of the mean of our replicas from that of others, in combined standard errors."""
+    error = np.hypot(stats.sem(values, axis=0), entry_error)
+    return np.abs(values.mean(axis=0) - entry_mean) / np.maximum(error, 1e-12)
+
+
+@entries("simulation")
+def test_simulation_reference(entry):
+    """40 teachers for each first layer, as there; four combined standard errors."""
+    problem = Problem(
+        dim=entry["N"],
+        width=entry["K"],
+        lr=entry["eta"],
+        activation=entry["student"],
+        teacher_activation=entry["teacher"],
+        rows=entry["rows"],
+    )
+    first, last = entry["late_tau_window"]
+    late = np.linspace(first, last, 11)
+    t = np.concatenate([entry["tau"], np.round(late * problem.width) / problem.width])
+    risk = rf.simulate(problem, t, replicas=8, teachers=40).risk
+    early, late = risk[:, : len(entry["tau"])], risk[:, len(entry["tau"]) :].mean(axis=1)
+    assert (combined(early, entry["eps_sim"], entry["se"]) < 4).all()
+    assert combined(late, entry["late_sim"], entry["late_se"]) < 4
+
+
+@entries("best_fit_random_first_layer")
+def test_best_fit_reference(entry):
+    """Of first layers on the sphere; the teachers share a layer, as a simulation draws them."""
+    N, K, name = entry["N"], entry["K"], entry["activation"]
+    drawn = stream(Problem(dim=N, width=K, lr=1.0, activation=name), replicas=20, teachers=40)
+    smallest = []
+    for replica in range(20):
+        W, B = drawn.first_layer(replica), drawn.teachers(replica)
+        s, U = np.linalg.eigh(rf._gram(W, name))
+        kept = s > 1e-13 * s[-1]
+        r, Ey2 = rf._teacher_moments(W, B, ONE, name, name)
+        explained = np.sum((U.T @ r)[kept] ** 2 / s[kept, None], axis=0)
+        smallest.append(np.mean(Ey2 - explained))
+        one = rf.best_fit(rf.population(W, B[3], ONE, activation=name))
+        assert_close(2 * one.risk, Ey2[3] - explained[3], 1e-7)
+    assert combined(np.array(smallest), entry["two_eps_min_direct"], entry["se"]) < 4
+    problem = Problem(dim=N, width=K, lr=1.0, activation=name)
+    theory = 2 * rf.minimal_risk(problem, route="sphere")
+    assert_close(theory, entry["two_eps_min_theory"], 1e-8)
+
+
+def test_trace_mode_reference():
+    entry = REFERENCE["sgd_quad_M_equals_N"]
+    problem = Problem(
+        dim=100, width=100, lr=0.5, activation="quad", teacher_weights=np.full(100, 0.1)
+    )
+    risk = rf.simulate(problem, entry["tau"], replicas=12).risk
+    assert (combined(risk, entry["eps_sim"], entry["se"]) < 4).all()
+    # The reference of the modes is that of one first layer and teacher.
+    drawn = stream(problem, replicas=12)
+    modes = np.array(
+        [
+            rf.modes(problem, drawn.first_layer(i), drawn.teachers(i)[0], entry["tau"]).risk
+            for i in range(12)
+        ]
+    )
+    spread = modes.std(axis=0, ddof=1) * math.sqrt(1 + 1 / 12)
+    assert (np.abs(modes.mean(axis=0) - entry["eps_modes_conc"]) < 4 * spread).all()
+
+
 # ---- bad input of the rest -----------------------------------------------------------------------
 
 

@@ -648,7 +648,13 @@ def population(
     h = g if teacher_activation is None else _activation("teacher_activation", teacher_activation)
     cross, energy = _teacher_moments(weights, teacher[None], second, g, h)
     return Population(
-        inputs={"activation": g, "teacher_activation": h},
+        inputs={
+            "W": weights,
+            "B": teacher,
+            "v": second,
+            "activation": g,
+            "teacher_activation": h,
+        },
         method="exact",
         status=Status.SUCCESS,
         origin=make_origin(),
@@ -729,7 +735,13 @@ def best_fit(population: Population) -> BestFit:
         raise _check.bad("population", must, population, TypeError)
     s, U, r, residual = _diagonal(population)
     return BestFit(
-        inputs=dict(population.inputs),
+        inputs={
+            "population": {
+                "gram": population.gram,
+                "cross": population.cross,
+                "teacher_energy": population.teacher_energy,
+            }
+        },
         method="eigenvalues",
         status=Status.SUCCESS,
         origin=make_origin(),
