@@ -149,6 +149,8 @@ class HighDegrees {
         const auto [a, b] = logs(static_cast<double>(degree));
         eigenvalue_ = std::log(eigenvalue) - a;
         energy_ = std::log(energy) - b;
+        // The first correction of Euler and Maclaurin to the energy, as a shift of the lower end.
+        low_ += (logs(low_ - 0.5).second - logs(low_ + 0.5).second) / 6.0;
     }
 
     // Calls f with the eigenvalue and the energy of each group, the last one of eigenvalue 0.
