@@ -72,6 +72,8 @@ ENERGY_ROUNDING = 1e-14
 # Steps of the integration with a schedule: tolerance relative to S, first and smallest one over
 # the last time.
 SCHEDULE_TOLERANCE, SCHEDULE_FIRST, SCHEDULE_SMALLEST = 1e-11, 1e-3, 1e-13
+# A negative risk that is less than this fraction of the first one is zero.
+RISK_ROUNDING = 1e-9
 # Relative variance of g(x)^2 at unit variance, and half the squared second Hermite coefficient of
 # g^2 over the squared energy: the corrections to E |phi|^4 of order 1/K and 1/N.
 KURTOSIS = {
@@ -412,7 +414,8 @@ def _finished(
     inputs: dict[str, Any],
 ) -> RiskTrajectory:
     """Make the result of a theory, which diverged from the first value that is not finite."""
-    risk = np.maximum(two_eps / 2, 0.0)  # where it vanishes, its rounding may be negative
+    risk = two_eps / 2
+    risk[(risk < 0) & (risk > -RISK_ROUNDING * np.abs(two_eps[0]))] = 0.0
     bad = ~np.isfinite(risk)
     status = Status.SUCCESS
     if bad.any():
