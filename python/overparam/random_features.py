@@ -75,6 +75,8 @@ ENERGY_ROUNDING = 1e-14
 # Steps of the integration with a schedule: tolerance relative to S, first and smallest one over
 # the last time.
 SCHEDULE_TOLERANCE, SCHEDULE_FIRST, SCHEDULE_SMALLEST = 1e-11, 1e-3, 1e-13
+# A negative risk that is less than this fraction of the first one is zero.
+RISK_ROUNDING = 1e-9
 # Relative variance of g(x)^2 at unit variance, and half the squared second Hermite coefficient of
 # g^2 over the squared energy: the corrections to E |phi|^4 of order 1/K and 1/N.
 KURTOSIS = {
@@ -192,12 +194,14 @@ class Problem(BaseProblem):
 
 
 def _width(value: object) -> int | float:
-    if isinstance(value, (float, np.floating)):
-        if math.isinf(value) and value > 0:
-            return math.inf
-        if math.isfinite(value) and value == math.floor(value):
-            value = int(value)
     must = "an integer >= 1, or inf"
+    if isinstance(value, (float, np.floating)):
+        if value == math.inf:
+            return math.inf
+        if not math.isfinite(value):
+            raise _check.bad("width", must, value)
+        if value == math.floor(value):
+            value = int(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise _check.bad("width", must, value, TypeError)
     if value < 1:
@@ -413,7 +417,8 @@ def _finished(
     inputs: dict[str, Any],
 ) -> RiskTrajectory:
     """Make the result of a theory, which diverged from the first value that is not finite."""
-    risk = np.maximum(two_eps / 2, 0.0)  # where it vanishes, its rounding may be negative
+    risk = two_eps / 2
+    risk[(risk < 0) & (risk > -RISK_ROUNDING * np.abs(two_eps[0]))] = 0.0
     bad = ~np.isfinite(risk)
     status = Status.SUCCESS
     if bad.any():
@@ -759,6 +764,8 @@ def _rates(name: str, schedule: object, tau: FloatArray) -> FloatArray:
     if not callable(schedule):
         raise _check.bad(name, "a function of arrays of tau", schedule, TypeError)
     rates = _reals(name, schedule(tau))
+    if rates.ndim == 0:
+        rates = np.full(tau.shape, rates.item())
     if rates.shape != tau.shape:
         raise _check.bad(name, f"a function with values of shape {tau.shape}", rates)
     if (rates < 0).any():
