@@ -195,9 +195,7 @@ def _width(value: object) -> int | float:
     if isinstance(value, (float, np.floating)):
         if value == math.inf:
             return math.inf
-        if not math.isfinite(value):
-            raise _check.bad("width", must, value)
-        if value == math.floor(value):
+        if math.isfinite(value) and value == math.floor(value):
             value = int(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise _check.bad("width", must, value, TypeError)
