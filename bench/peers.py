@@ -8,7 +8,7 @@ import math
 
 import numba
 import numpy as np
-from scipy import integrate, optimize
+from scipy import integrate, linalg, optimize, special
 
 # sgd
 
@@ -502,3 +502,29 @@ def goe_gradient_torch(A, y, ridge):
         return (G @ W + ridge * W).numpy()
 
     return gradient
+
+
+# random_features: the second layer learned by SGD on inputs of its own
+
+
+def features_gemv(W, B, a, lr, steps, rng):
+    """SGD step by step, two products with vectors each: the naive loop; erf, one teacher unit."""
+    K, N = W.shape
+    for _ in range(steps):
+        x = rng.standard_normal(N) / math.sqrt(2 * N)
+        phi = special.erf(W @ x) / math.sqrt(K)
+        a = a - lr * (phi @ a - special.erf(B @ x)[0]) * phi
+    return a
+
+
+def features_blocked(W, B, a, lr, steps, rng, block=256):
+    """The same in blocks, each a product of matrices and a triangular solve."""
+    K, N = W.shape
+    for first in range(0, steps, block):
+        X = rng.standard_normal((min(block, steps - first), N)) / math.sqrt(2 * N)
+        phi = special.erf(X @ W.T) / math.sqrt(K)
+        y = special.erf(X @ B.T)[:, 0]
+        L = np.tril(phi @ phi.T, -1) * lr
+        e = linalg.solve_triangular(L, phi @ a - y, lower=True, unit_diagonal=True)
+        a = a - lr * (phi.T @ e)
+    return a

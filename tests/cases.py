@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from overparam import empirical_flow, sgd, spectra
+from overparam import empirical_flow, random_features, sgd, spectra
 from overparam import population_flow as flow
 from overparam._problem import BaseProblem
 from overparam.results import Result, Status
@@ -520,10 +520,170 @@ def empirical_flow_room() -> Room:
     )
 
 
+# ---- random_features ----
+
+
+def random_features_room() -> Room:
+    # With 220 features all times of the tests are steps.
+    problem = random_features.Problem(
+        dim=9,
+        width=220,
+        lr=1.0,
+        noise_var=0.1,
+        teacher_weights=[0.8, -0.5],
+        teacher_overlap=[[1.0, 0.3], [0.3, 1.0]],
+    )
+    single = problem.replace(teacher_weights=[1.0], teacher_overlap=None)
+    relu = single.replace(activation="relu", init_var=0.2)
+    infinite = problem.replace(width=math.inf)
+    times = [0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
+    run = {"problem": problem, "t": times, "replicas": 9, "seed": 5}
+    W = np.cos(1.0 + np.arange(220.0 * 9).reshape(220, 9) ** 1.5)
+    W *= 3.0 / np.linalg.norm(W, axis=1, keepdims=True)
+    B = np.cos(2.0 + np.arange(9.0).reshape(1, 9) ** 1.3)
+    given = {"problem": single, "W": W, "B": B, "t": times}
+
+    def simulate(**changes):
+        return Call(random_features.simulate, {**run, **changes})
+
+    def modes(**changes):
+        return Call(random_features.modes, {**given, **changes})
+
+    def law(function, **changes):
+        return Call(function, {"problem": problem, "t": times, **changes})
+
+    def averages(**changes):
+        layers = {"W": W[:7], "B": B, "v": [1.0], "activation": "erf"}
+        return Call(random_features.population, {**layers, **changes})
+
+    number = [("1", TypeError), (True, TypeError), (math.nan, ValueError), (math.inf, ValueError)]
+    count = [(0, ValueError), (-3, ValueError), ("2", TypeError), (True, TypeError)]
+    variance = [*number, (-0.5, ValueError), (None, TypeError)]
+    positive = [*variance, (0.0, ValueError)]
+    name = [("tanh", ValueError), (2, TypeError)]
+    matrix = [("W", TypeError), (1.0, ValueError), ([1.0, 2.0], ValueError)]
+    matrix += [(np.ones((2, 2, 2)), ValueError), ([[math.nan] * 9], ValueError)]
+    schedule = [
+        (1.0, TypeError),
+        (lambda tau: tau[:-1], ValueError),
+        (lambda tau: -1.0 - tau, ValueError),
+        (lambda tau: tau * math.nan, ValueError),
+    ]
+    return Room(
+        problem=problem,
+        wrong={
+            "dim": [*count, (2.0, TypeError), (None, TypeError)],
+            "width": [*count, (2.5, TypeError), (-math.inf, TypeError), (None, TypeError)],
+            "lr": positive,
+            "activation": [*name, (None, TypeError)],
+            "teacher_activation": name,
+            "teacher_weights": [
+                (None, TypeError),
+                ([], ValueError),
+                (1.0, ValueError),
+                ([math.nan, 1.0], ValueError),
+                ([[1.0, 1.0]], ValueError),
+            ],
+            "teacher_overlap": [
+                (1.0, ValueError),
+                (np.eye(3), ValueError),
+                ([[1.0, 0.5], [0.4, 1.0]], ValueError),
+                ([[1.0, 1.5], [1.5, 1.0]], ValueError),
+                ([[2.0, 0.0], [0.0, 1.0]], ValueError),
+                ([[1.0, math.nan], [math.nan, 1.0]], ValueError),
+            ],
+            "noise_var": variance,
+            "init_var": variance,
+            "rows": [*name, (None, TypeError)],
+        },
+        wrong_arguments={
+            "W": matrix,
+            "B": matrix,
+            "v": [(None, TypeError), ([1.0, 2.0, 3.0], ValueError), ([math.nan], ValueError)],
+            "teachers": [*count, (2.0, TypeError)],
+            "block": [*count, (2.0, TypeError)],
+            "lr_schedule": schedule,
+            "closure": [(None, TypeError)],
+            "time": [(None, TypeError)],
+            "route": [(None, TypeError)],
+            "act_x": [(None, TypeError)],
+            "act_y": [(None, TypeError)],
+            "activation": [(None, TypeError)],
+            "teacher_activation": name,
+            "cov": [("1", TypeError), (1.5, ValueError), (math.nan, ValueError)],
+            "var_x": [("1", TypeError), (-1.0, ValueError)],
+            "var_y": [("1", TypeError), (-1.0, ValueError)],
+            "order": [(-1, ValueError), (1.0, TypeError), (None, TypeError)],
+            "lmax": [(-1, ValueError), (1.0, TypeError), (None, TypeError)],
+            "tol": positive,
+            "population": [(None, TypeError), (np.eye(2), TypeError)],
+            "finite_size": [(1, TypeError), (None, TypeError)],
+        },
+        theories={
+            "curve": law(random_features.curve),
+            "curve-relu": law(random_features.curve, problem=relu),
+            "proportional": law(random_features.proportional),
+            "modes": modes(),
+            "modes-gaussian": modes(closure="gaussian", time="discrete"),
+            "modes-flow": modes(noise=False),
+            "modes-schedule": modes(time="discrete", lr_schedule=lambda tau: 1.0 / (1.0 + tau)),
+        },
+        simulations={
+            "simulate": simulate(teachers=20),
+            "simulate-relu": simulate(problem=relu.replace(rows="gaussian")),
+            "simulate-given": simulate(problem=single, W=W, B=B),
+            "simulate-schedule": simulate(
+                lr_schedule=lambda tau: 1.0 / (1.0 + tau), block=50, teachers=3
+            ),
+        },
+        points={
+            "hermite": Call(random_features.hermite, {"activation": "erf", "order": 5}),
+            "population": averages(),
+            "best_fit": Call(random_features.best_fit, {"population": averages()()}),
+            "sphere_spectrum": Call(
+                random_features.sphere_spectrum, {"dim": 9, "activation": "erf", "lmax": 6}
+            ),
+            "curve-kernel": Call(
+                random_features.curve, {"problem": infinite, "t": [0.0, 1.0, 7.0]}
+            ),
+        },
+        numbers={
+            "pair_kernel": Call(
+                random_features.pair_kernel, {"act_x": "erf", "act_y": "relu", "cov": 0.3}
+            ),
+            "minimal_risk": Call(random_features.minimal_risk, {"problem": problem}),
+            "stationary_risk": Call(random_features.stationary_risk, {"problem": problem}),
+            "lr_max": Call(random_features.lr_max, {"problem": problem}),
+            "width_for": Call(random_features.width_for, {"dim": 9, "tol": 0.1}),
+        },
+        at_once=(
+            "curve",
+            "curve-relu",
+            "proportional",
+            "modes",
+            "modes-gaussian",
+            "modes-flow",
+            "modes-schedule",
+        ),
+        failing={
+            "blow-up": (
+                Call(
+                    random_features.curve,
+                    {"problem": problem.replace(lr=20.0), "t": [0.0, 1.0, 500.0]},
+                ),
+                Status.DIVERGED,
+            ),
+        },
+        diverging=simulate(problem=problem.replace(lr=40.0)),
+        partly_diverging=simulate(problem=problem.replace(lr=5.9, dim=3, width=20), replicas=40),
+    )
+
+
 ROOMS = {
     "sgd": sgd_room(),
     "population_flow": population_flow_room(),
     "empirical_flow": empirical_flow_room(),
+    "random_features": random_features_room(),
 }
 
 

@@ -2108,3 +2108,448 @@ def dmft_iteration(draws, alpha, noise_var, lr, ridge, *, damping=0.5, tol=1e-12
             break
         C, chi = C + damping * (new_C - C), chi + damping * (new_chi - chi)
     return {"correlation": C, "response": chi, "memory": M, "residual_correlation": Cr}
+
+
+# random_features: activations and pair kernels (sections 1 and 2)
+
+ODD_FEATURES = ("erf", "linear", "sign")
+FEATURES = {
+    "erf": lambda x: special.erf(x / math.sqrt(2)),
+    "relu": lambda x: np.maximum(x, 0.0),
+    "quad": lambda x: (x**2 - 1) / math.sqrt(2),
+    "square": lambda x: x**2,
+    "linear": lambda x: x,
+    "sign": np.sign,
+}
+
+
+def half_normal_nodes(n=200, reach=13.0):
+    """Nodes x > 0 and weights of E[f(x); x > 0] for a standard normal x."""
+    x, w = np.polynomial.legendre.leggauss(n)
+    x = reach * (x + 1) / 2
+    return x, reach * w / 2 * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def feature_hermite(g, order):
+    """mu_k = E g(x) He_k(x) and kappa_k = mu_k^2/k!, k = 0 ... order."""
+    x, w = half_normal_nodes()
+    x, w = np.concatenate([x, -x]), np.concatenate([w, w])
+    he = [np.polynomial.hermite_e.hermeval(x, np.eye(order + 1)[k]) for k in range(order + 1)]
+    mu = np.array([np.sum(w * FEATURES[g](x) * h) for h in he])
+    return mu, mu**2 / np.array([math.factorial(k) for k in range(order + 1)])
+
+
+def feature_kernel_quadrature(g, gs, c, A, C, n=200, reach=13.0):
+    """E g(x) g*(y) with Var x = A, Var y = C, Cov = c: x outside, y inside, both split at 0."""
+    node, weight = np.polynomial.legendre.leggauss(n)
+    outer, outer_weight = half_normal_nodes(n, reach)
+    x = math.sqrt(A) * np.concatenate([outer, -outer])
+    mean, spread = c / A * x, math.sqrt(max(C - c**2 / A, 0.0))
+    if spread == 0.0:
+        inside = FEATURES[gs](mean)
+    else:
+        kink = np.clip(-mean / spread, -reach, reach)
+        inside = np.zeros_like(x)
+        for low, high in ((np.full_like(kink, -reach), kink), (kink, np.full_like(kink, reach))):
+            z = low + np.outer((node + 1) / 2, high - low)
+            density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+            values = FEATURES[gs](mean + spread * z) * density
+            inside += (high - low) / 2 * (weight @ values)
+    return float(np.sum(np.tile(outer_weight, 2) * FEATURES[g](x) * inside))
+
+
+def feature_kernel(g, gs, c, A, C):
+    """E g(x) g*(y) in closed form; c, A and C may be arrays."""
+    c, A, C = np.broadcast_arrays(*(np.asarray(value, dtype=float) for value in (c, A, C)))
+    angle = np.arccos(np.clip(c / np.sqrt(A * C), -1.0, 1.0))
+    closed = {
+        ("erf", "erf"): lambda: 2 / math.pi * np.arcsin(c / np.sqrt((1 + A) * (1 + C))),
+        ("sign", "sign"): lambda: 1 - 2 * angle / math.pi,
+        ("erf", "sign"): lambda: 2 / math.pi * np.arcsin(c / np.sqrt((1 + A) * C)),
+        ("relu", "relu"): lambda: (
+            np.sqrt(A * C) / (2 * math.pi) * (np.sin(angle) + (math.pi - angle) * np.cos(angle))
+        ),
+        ("square", "square"): lambda: A * C + 2 * c**2,
+        ("quad", "quad"): lambda: (A * C + 2 * c**2 - A - C + 1) / 2,
+        ("quad", "square"): lambda: (A * C + 2 * c**2 - C) / math.sqrt(2),
+        ("linear", "linear"): lambda: c,
+        ("erf", "linear"): lambda: c * math.sqrt(2 / math.pi) / np.sqrt(1 + A),
+        ("relu", "linear"): lambda: c / 2,
+        ("erf", "relu"): lambda: c / 2 * math.sqrt(2 / math.pi) / np.sqrt(1 + A),
+        ("relu", "quad"): lambda: np.sqrt(A / (4 * math.pi)) * (C + c**2 / A - 1),
+        ("sign", "linear"): lambda: c * np.sqrt(2 / (math.pi * A)),
+        ("relu", "sign"): lambda: c / 2 * np.sqrt(2 / (math.pi * C)),
+        ("relu", "square"): lambda: np.sqrt(A / (2 * math.pi)) * (C + c**2 / A),
+    }
+    if (g, gs) in closed:
+        return closed[g, gs]()
+    if (gs, g) in closed:
+        return feature_kernel(gs, g, c, C, A)
+    assert (g in ODD_FEATURES) != (gs in ODD_FEATURES)
+    return np.zeros_like(c)
+
+
+# random_features: exact population quantities (section 2)
+
+
+def features_population(W, B, v, g, gs):
+    """G (K, K), r (K,) and Ey2."""
+    N = W.shape[1]
+
+    def kernels(first, second, one, other):
+        # Each by the same sum: sign has an infinite slope at correlation 1.
+        covariance = np.array([[x @ y for y in other] for x in one]) / N
+        A, C = (np.array([x @ x for x in rows]) / N for rows in (one, other))
+        return feature_kernel(first, second, covariance, A[:, None], C)
+
+    return kernels(g, g, W, W), kernels(g, gs, W, B) @ v, float(v @ kernels(gs, gs, B, B) @ v)
+
+
+def features_risk(a, G, r, Ey2):
+    """eps of the coefficients a."""
+    K = len(r)
+    return (a @ G @ a / K - 2 * r @ a / math.sqrt(K) + Ey2) / 2
+
+
+def features_best_fit(G, r, Ey2):
+    """eps_min, a* and the eigenvalues of G, ascending."""
+    s, U = np.linalg.eigh(G)
+    projected = U.T @ r
+    kept = s > 1e-13 * s[-1]
+    coefficients = np.where(kept, projected / np.where(kept, s, 1.0), 0.0)
+    return (Ey2 - projected @ coefficients) / 2, math.sqrt(len(r)) * U @ coefficients, s
+
+
+# random_features: SGD itself (section 3)
+
+
+def features_sgd(W, B, v, g, gs, X, lr, a, noise=None):
+    """The coefficients after every step on the rows of X, (n+1, K); lr may be one per step."""
+    K, N = W.shape
+    lr, noise = np.broadcast_to(lr, len(X)), np.zeros(len(X)) if noise is None else noise
+    path = [np.array(a, dtype=float)]
+    for x, eta, zeta in zip(X, lr, noise, strict=True):
+        phi = FEATURES[g](W @ x / math.sqrt(N)) / math.sqrt(K)
+        y = v @ FEATURES[gs](B @ x / math.sqrt(N)) + zeta
+        path.append(path[-1] - eta * (phi @ path[-1] - y) * phi)
+    return np.array(path)
+
+
+def features_sgd_blocked(W, B, v, g, gs, X, lr, a, noise=None, block=64):
+    """The coefficients after all rows of X, by a triangular solve for each block of them."""
+    K, N = W.shape
+    lr, noise = np.broadcast_to(lr, len(X)), np.zeros(len(X)) if noise is None else noise
+    a = np.array(a, dtype=float)
+    for first in range(0, len(X), block):
+        rows = slice(first, first + block)
+        phi = FEATURES[g](X[rows] @ W.T / math.sqrt(N)) / math.sqrt(K)
+        y = FEATURES[gs](X[rows] @ B.T / math.sqrt(N)) @ v + noise[rows]
+        L = np.eye(len(y)) + np.tril(phi @ phi.T, -1) * lr[rows]
+        e = linalg.solve_triangular(L, phi @ a - y, lower=True, unit_diagonal=True)
+        a = a - phi.T @ (lr[rows] * e)
+    return a
+
+
+# random_features: equations for a given first layer (section 4)
+
+
+def features_modes_start(G, r, Ey2, init_var=0.0):
+    """Eigenvalues s of G, D_k at tau = 0 and the residual variance s2r."""
+    s, U = np.linalg.eigh(G)
+    eps_min, best, _ = features_best_fit(G, r, Ey2)
+    return np.maximum(s, 0.0), (U.T @ best) ** 2 + init_var, 2 * eps_min
+
+
+def features_modes_map(G, r, Ey2, lr, steps, *, closure, init_var=0.0, noise_var=0.0):
+    """eps after the given numbers of steps; lr is a function of tau."""
+    s, D, s2r = features_modes_start(G, r, Ey2, init_var)
+    lam = s / len(s)
+    risks = [(s2r + lam @ D) / 2]
+    for n in range(max(steps)):
+        eta, S = lr(n / len(s)), s2r + noise_var + lam @ D
+        contraction = 1 - 2 * eta * lam
+        if closure == "gaussian":
+            contraction = contraction + 2 * eta**2 * lam**2
+        D = contraction * D + eta**2 * lam * S
+        risks.append((s2r + lam @ D) / 2)
+    return np.array(risks)[list(steps)]
+
+
+def features_modes_flow(G, r, Ey2, lr, t, *, closure, init_var=0.0, noise_var=0.0, noise=True):
+    """eps at times tau of the equations in continuous time; lr is a function of tau."""
+    s, D0, s2r = features_modes_start(G, r, Ey2, init_var)
+    lam = s / len(s)
+
+    def slope(tau, D):
+        eta = lr(tau)
+        if not noise:
+            return -2 * eta * s * D
+        S = s2r + noise_var + lam @ D
+        extra = 2 * eta**2 * lam * s * D if closure == "gaussian" else 0.0
+        return -2 * eta * s * D + extra + eta**2 * s * S
+
+    end = max(t[-1], 1e-9)
+    path = integrate.solve_ivp(slope, (0, end), D0, "DOP853", t, rtol=1e-12, atol=1e-14)
+    return (s2r + lam @ path.y) / 2
+
+
+def features_volterra(G, r, Ey2, eta, t, *, init_var=0.0, noise_var=0.0):
+    """eps on an even grid of times by the trapezoidal rule for S = F + k * S."""
+    s, D0, s2r = features_modes_start(G, r, Ey2, init_var)
+    K, h = len(s), t[1] - t[0]
+    decay = np.exp(-2 * eta * np.outer(t, s))
+    F = s2r + noise_var + decay @ (s * D0) / K
+    k = eta**2 * decay @ s**2 / K
+    S = np.empty(len(t))
+    S[0] = F[0]
+    for n in range(1, len(t)):
+        past = k[n] * S[0] / 2 + k[n - 1 : 0 : -1] @ S[1:n]
+        S[n] = (F[n] + h * past) / (1 - h * k[0] / 2)
+    return (S - noise_var) / 2
+
+
+def features_stationary(G, r, Ey2, eta, *, closure, noise_var=0.0):
+    """eps at late times of the equations, infinite where they are unstable."""
+    s, _, s2r = features_modes_start(G, r, Ey2)
+    lam = s / len(s)
+    gain = eta * np.sum(lam) / 2
+    if closure == "gaussian":
+        if eta * lam[-1] >= 1:
+            return math.inf
+        gain = np.sum(eta * lam / (2 * (1 - eta * lam)))
+    return ((s2r + noise_var) / (1 - gain) - noise_var) / 2 if gain < 1 else math.inf
+
+
+# random_features: the proportional limit (section 5)
+
+
+def features_energies(g, gs, v, T):
+    """kappa_0, kappa_1, mu_*^2 and q of g; E0, E1, T* and Ey2 of the teacher."""
+    _, kappa = feature_hermite(g, 1)
+    mu, _ = feature_hermite(gs, 1)
+    q = float(feature_kernel(g, g, 1.0, 1.0, 1.0))
+    Ey2 = float(v @ feature_kernel(gs, gs, T, 1.0, 1.0) @ v)
+    E1 = float(mu[1] ** 2 * v @ T @ v)
+    E0 = float((mu[0] * np.sum(v)) ** 2) if kappa[0] > 1e-12 else 0.0
+    return kappa[0], kappa[1], q - kappa[0] - kappa[1], q, E0, E1, Ey2 - E1 - E0, Ey2
+
+
+def linear_fraction(delta, rho):
+    """h(delta, rho) by its fixed point, iterated."""
+    h = 1.0
+    for _ in range(100_000):
+        h, last = 1 / (1 + rho * delta / (1 + rho * h)), h
+        if abs(h - last) < 1e-16:
+            break
+    return h
+
+
+def features_proportional_best(g, gs, v, T, delta):
+    """eps_min."""
+    _, kappa1, rest, _, _, E1, unlearnable, _ = features_energies(g, gs, v, T)
+    if abs(rest) < 1e-12:
+        h = max(0.0, 1 - delta) if kappa1 > 0 else 1.0
+    else:
+        h = linear_fraction(delta, max(kappa1, 0.0) / rest)
+    return (E1 * h + unlearnable) / 2
+
+
+def features_proportional(
+    g, gs, v, T, delta, eta, t, *, init_var=0.0, noise_var=0.0, noise=True, n=300
+):
+    """eps at times tau > 0 on quadrature nodes of the Marchenko-Pastur law."""
+    kappa0, kappa1, rest, _, _, E1, _, _ = features_energies(g, gs, v, T)
+    phi = np.arange(1, n + 1) * math.pi / (n + 1)
+    x = np.append(1 + delta + 2 * math.sqrt(delta) * np.cos(phi), 0.0)
+    w = 2 * delta * np.sin(phi) ** 2 / ((n + 1) * x[:-1])
+    w = np.append(w / delta, max(0.0, 1 - np.sum(w) / delta))
+    s = kappa1 * x + rest
+    s2r = 2 * features_proportional_best(g, gs, v, T, delta)
+    D0 = delta * kappa1 * x * E1 / s**2 + init_var
+    factor = 1 / (1 - eta * kappa0 / 2) if noise else 1.0
+
+    def total(D):
+        return factor * (s2r + (noise_var if noise else 0.0) + (w * s) @ D)
+
+    def slope(tau, D):
+        return -2 * eta * s * D + (eta**2 * s * total(D) if noise else 0.0)
+
+    path = integrate.solve_ivp(slope, (0, t[-1]), D0, "DOP853", t, rtol=1e-12, atol=1e-14)
+    return (total(path.y) - (noise_var if noise else 0.0)) / 2
+
+
+# random_features: harmonics of the sphere (section 6)
+
+
+def sphere_multiplicity(N, degree):
+    """Dimension of the harmonics of a degree: polynomials of the degree minus those of two less."""
+    lower = math.comb(N + degree - 3, degree - 2) if degree > 1 else 0
+    return math.comb(N + degree - 1, degree) - lower
+
+
+def sphere_legendre(N, lmax, t):
+    """P_0 ... P_lmax at t, in dimension N."""
+    t = np.asarray(t, dtype=float)
+    P = [np.ones_like(t), t]
+    for n in range(1, lmax):
+        P.append(((2 * n + N - 2) * t * P[n] - n * P[n - 1]) / (n + N - 2))
+    return np.array(P[: lmax + 1])
+
+
+def sphere_eigenvalues(g, gs, N, lmax, n=400):
+    """Of the kernel E g g* on the sphere; in the angle everything is analytic."""
+    node, weight = np.polynomial.legendre.leggauss(n)
+    theta = math.pi * (node + 1) / 2
+    measure = weight * np.sin(theta) ** (N - 2)
+    kernel = feature_kernel(g, gs, np.cos(theta), 1.0, 1.0)
+    return sphere_legendre(N, lmax, np.cos(theta)) @ (measure * kernel) / np.sum(measure)
+
+
+def feature_taylor(g, terms):
+    """kappa_k for k < terms, from the table of section 1."""
+    kappa = np.zeros(terms)
+    if g in ("quad", "square"):
+        kappa[0], kappa[2] = (0.0, 1.0) if g == "quad" else (1.0, 2.0)
+    if g == "linear":
+        kappa[1] = 1.0
+    if g == "relu":
+        kappa[:2] = 1 / (2 * math.pi), 1 / 4
+        for m in range(1, (terms + 1) // 2):
+            log_binomial = special.gammaln(2 * m - 1) - 2 * special.gammaln(m)
+            central = math.exp(log_binomial - (m - 1) * math.log(4))
+            kappa[2 * m] = central / (2 * math.pi * (2 * m - 1) * (2 * m))
+    if g in ("erf", "sign"):
+        for m in range(terms // 2):
+            log_binomial = special.gammaln(2 * m + 1) - 2 * special.gammaln(m + 1)
+            central = math.exp(log_binomial - m * math.log(4))
+            kappa[2 * m + 1] = 2 / math.pi * central / (2 * m + 1)
+            if g == "erf":
+                kappa[2 * m + 1] *= 0.5 ** (2 * m + 1)
+    return kappa
+
+
+def feature_signs(g, terms):
+    """Signs of mu_k."""
+    k = np.arange(terms)
+    if g in ("erf", "sign"):
+        return (-1.0) ** ((k - 1) // 2)
+    return np.where(k > 2, (-1.0) ** (k // 2 - 1), 1.0) if g == "relu" else np.ones(terms)
+
+
+def sphere_series(kappa, N, lmax):
+    """Eigenvalues of the kernel sum_k kappa_k t^k on the sphere."""
+    lam = np.zeros(lmax + 1)
+    for degree in range(lmax + 1):
+        k = np.arange(degree, len(kappa), 2)
+        log_c = special.gammaln(k + 1) + special.gammaln((k - degree + 1) / 2)
+        log_c += special.gammaln(N / 2) - degree * math.log(2) - math.log(math.pi) / 2
+        log_c -= special.gammaln(k - degree + 1)
+        log_c -= special.gammaln((k + degree + N) / 2)
+        lam[degree] = kappa[k] @ np.exp(log_c)
+    return lam
+
+
+def sphere_law(g, gs, N, v, T, lmax, terms=4000):
+    """lambda_l, B_l, tail, E_l and the rest of Ey2, of which no finite width knows more."""
+    B = np.array([float(sphere_multiplicity(N, degree)) for degree in range(lmax + 1)])
+    kappa, kappa_star = feature_taylor(g, terms), feature_taylor(gs, terms)
+    signs = feature_signs(g, terms) * feature_signs(gs, terms)
+    lam = sphere_series(kappa, N, lmax)
+    cross = sphere_series(signs * np.sqrt(kappa * kappa_star), N, lmax)
+    angular = np.array([v @ P @ v for P in sphere_legendre(N, lmax, T)])
+    E = np.where(lam > 0, B * cross**2 * angular / np.where(lam > 0, lam, 1.0), 0.0)
+    q = float(feature_kernel(g, g, 1.0, 1.0, 1.0))
+    Ey2 = float(v @ feature_kernel(gs, gs, T, 1.0, 1.0) @ v)
+    tail = q - B @ lam
+    return lam, B, (tail if abs(tail) > 1e-13 else 0.0), E, Ey2 - np.sum(E)
+
+
+def sphere_best(law, K):
+    """nu and eps_min of the deterministic equivalent."""
+    lam, B, tail, E, rest = law
+    if tail == 0.0 and np.sum(B[lam > 0]) <= K:
+        return 0.0, rest / 2
+
+    def excess(u):
+        nu = math.exp(u)
+        return np.sum(B * lam / (lam + nu)) + tail / nu - K
+
+    nu = math.exp(optimize.brentq(excess, -80.0, 20.0, xtol=1e-14, rtol=1e-14))
+    return nu, (np.sum(E * nu / (lam + nu)) + rest) / 2
+
+
+def sphere_width(g, N, tol, lmax):
+    """Smallest real K with 2 eps_min / Ey2 <= tol, one unit and the same activation."""
+    law = sphere_law(g, g, N, np.ones(1), np.eye(1), lmax)
+    Ey2 = float(feature_kernel(g, g, 1.0, 1.0, 1.0))
+
+    def excess(u):
+        return 2 * sphere_best(law, math.exp(u))[1] / Ey2 - tol
+
+    return math.exp(optimize.brentq(excess, -1.0, 60.0, xtol=1e-13))
+
+
+# random_features: the learning curve in the Laplace domain (section 7)
+
+
+def sphere_resolvent(law, K, z):
+    """nu(z): iterations of the fixed point, which stay in the right half plane, then Newton's."""
+    lam, B, tail = law[:3]
+    weights = np.append(B[lam > 0] * lam[lam > 0], tail)
+    poles = np.append(lam[lam > 0], 0.0)
+    nu = np.array(z, dtype=complex)
+    for _ in range(20_000):
+        nu, last = z + nu * (weights / (poles + nu[:, None])).sum(1) / K, nu
+        if np.max(np.abs(nu - last) / np.abs(nu)) < 1e-10:
+            break
+    for _ in range(4):
+        excess = nu - z - nu * (weights / (poles + nu[:, None])).sum(1) / K
+        nu = nu - excess / (1 - (weights * poles / (poles + nu[:, None]) ** 2).sum(1) / K)
+    return nu
+
+
+def sphere_curve(law, K, eta, t, *, init_var=0.0, noise_var=0.0, noise=True, nodes=24):
+    """eps at times tau > 0 by Talbot's contour."""
+    lam, B, tail, E, rest = law
+    noise_var = noise_var if noise else 0.0
+    risks = []
+    for tau in t:
+        theta = np.arange(1, nodes) * math.pi / nodes
+        cot = 1 / np.tan(theta)
+        radius = 2 * nodes / (5 * tau)
+        p = np.append(radius, radius * theta * (cot + 1j))
+        weight = np.append(0.5, 1 + 1j * (theta + (theta * cot - 1) * cot))
+        z = p / (2 * eta * K)
+        nu = sphere_resolvent(law, K, z)[:, None]
+        d = (B * lam / (lam + nu)).sum(1) + tail / nu[:, 0]
+        nu, step = nu[:, 0], nu[:, 0] * d / K
+        pole = lam + nu[:, None]
+        R = (E * nu[:, None] / pole).sum(1) / z + (rest + noise_var) / z + init_var * d
+        k = (B * lam * (lam + step[:, None]) / pole).sum(1) + tail * step / nu
+        S = R / (2 * eta * K) / (1 - (eta / 2 * k if noise else 0.0))
+        total = radius / nodes * np.sum((weight * np.exp(p * tau) * S).real)
+        risks.append((total - noise_var) / 2)
+    return np.array(risks)
+
+
+def sphere_kernel_limit(law, eta, steps, *, noise_var=0.0):
+    """eps after the given numbers of steps at infinite width."""
+    lam, B, _, X, rest = law
+    risks = [(np.sum(X) + rest) / 2]
+    for _ in range(max(steps)):
+        S = np.sum(X) + rest + noise_var
+        X = (1 - 2 * eta * lam) * X + eta**2 * B * lam**2 * S
+        risks.append((np.sum(X) + rest) / 2)
+    return np.array(risks)[list(steps)]
+
+
+# random_features: the finite-size factor of the stability limit (section 4e)
+
+
+def feature_kurtosis(g, K, N):
+    """chi = E|phi|^4/q^2 to first order in 1/K and 1/N."""
+    x, w = half_normal_nodes()
+    x, w = np.concatenate([x, -x]), np.concatenate([w, w])
+    q, fourth = np.sum(w * FEATURES[g](x) ** 2), np.sum(w * FEATURES[g](x) ** 4)
+    second = np.sum(w * FEATURES[g](x) ** 2 * (x**2 - 1))
+    return 1 + (fourth / q**2 - 1) / K + second**2 / (2 * q**2) / N

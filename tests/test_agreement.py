@@ -7,7 +7,11 @@ size of that term; elsewhere none, at dimensions so large that it is below a ten
 error (N = 20 000 with 64 replicas: the ratio is of order sqrt(64 / 20 000)). For population_flow,
 whose limit at finite kappa d has the largest term of order 1/d, 2/d of the value for the others.
 For empirical_flow 2/d of the value, and in the slow tests none after an extrapolation in 1/d.
+For random_features the correction to the fourth moment of the features, chi - 1 of order 1/K + 1/N
+(naive.feature_kurtosis), of the value: the theories take it as zero.
 """
+
+import math
 
 import cases
 import naive
@@ -16,7 +20,7 @@ import overparam as op
 import pytest
 from cases import sgd_arguments, standard_errors
 from numpy.testing import assert_allclose
-from overparam import empirical_flow, sgd
+from overparam import empirical_flow, random_features, sgd
 from overparam import population_flow as flow
 from overparam.sgd import Overlaps, Problem
 from scipy import stats
@@ -317,6 +321,90 @@ def test_empirical_flow_minima_approach_the_static_equations(name, sensing):
     limit = weights @ means
     error = np.sqrt(weights**2 @ np.square(errors))
     assert (np.abs(limit - theory) <= standard_errors(len(theory), replicas.min()) * error).all()
+
+
+# ---- random_features -----------------------------------------------------------------------------
+
+FEATURES = {
+    "erf": {"lr": 2.0},
+    "noisy": {"lr": 1.0, "noise_var": 0.2, "init_var": 0.3},
+    "relu": {"lr": 1.0, "activation": "relu"},
+    "quad": {"lr": 0.3, "activation": "quad"},
+    "sign": {"lr": 0.5, "activation": "sign"},
+    "erf-relu": {"lr": 1.0, "teacher_activation": "relu"},
+    "correlated": {
+        "lr": 1.5,
+        "teacher_weights": [0.8, -0.3],
+        "teacher_overlap": [[1.0, 0.4], [0.4, 1.0]],
+    },
+}
+TAU = [0.25, 0.5, 1.0, 2.0, 5.0, 10.0]
+
+
+def features_problem(name, dim, width):
+    return random_features.Problem(dim=dim, width=width, **FEATURES[name])
+
+
+def features_correction(problem):
+    return naive.feature_kurtosis(problem.activation, problem.width, problem.dim) - 1
+
+
+@pytest.mark.parametrize("width", [60, 240])
+@pytest.mark.parametrize("name", FEATURES)
+def test_random_features_follow_the_curve(name, width):
+    problem = features_problem(name, 120, width)
+    sampled = random_features.simulate(problem, TAU, replicas=16, teachers=20)
+    theory = random_features.curve(problem, TAU)
+    correction = features_correction(problem) * theory.risk.max()
+    assert disagreement(theory, sampled, finite_size=correction) <= 1
+
+
+@pytest.mark.parametrize("name", ["erf", "noisy", "correlated", "erf-relu"])
+def test_random_features_follow_the_proportional_limit(name):
+    problem = features_problem(name, 200, 100)
+    sampled = random_features.simulate(problem, TAU, replicas=10, teachers=20)
+    theory = random_features.proportional(problem, TAU)
+    correction = features_correction(problem) * theory.risk.max()
+    assert disagreement(theory, sampled, finite_size=correction) <= 1
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_random_features_follow_the_modes(name):
+    """For one first layer and teacher, over many streams of inputs."""
+    problem = features_problem(name, 40, 60)
+    rng = np.random.default_rng(7)
+    W, B = (rng.standard_normal((rows, 40)) for rows in (60, len(problem.v)))
+    if problem.teacher_overlap is not None:
+        B = np.linalg.cholesky(problem.T) @ np.linalg.qr(B.T)[0].T
+    W, B = (math.sqrt(40) * x / np.linalg.norm(x, axis=1, keepdims=True) for x in (W, B))
+    sampled = random_features.simulate(problem, TAU, W=W, B=B, replicas=100)
+    theory = random_features.modes(problem, W, B, TAU, time="discrete")
+    correction = features_correction(problem) * theory.risk.max()
+    assert disagreement(theory, sampled, finite_size=correction) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["erf", "noisy", "relu"])
+def test_random_features_follow_the_curve_at_large_size(name):
+    problem = features_problem(name, 500, 800)
+    sampled = random_features.simulate(problem, TAU[:-1], replicas=8, teachers=40)
+    theory = random_features.curve(problem, TAU[:-1])
+    correction = features_correction(problem) * theory.risk.max()
+    assert disagreement(theory, sampled, finite_size=correction) <= 1
+
+
+def test_random_features_with_annealing_follow_the_modes():
+    problem = features_problem("noisy", 50, 40)
+    rng = np.random.default_rng(8)
+    W, B = rng.standard_normal((40, 50)), rng.standard_normal((1, 50))
+
+    def schedule(tau):
+        return 2.0 / (1.0 + tau / 2.0)
+
+    sampled = random_features.simulate(problem, TAU, W=W, B=B, replicas=100, lr_schedule=schedule)
+    theory = random_features.modes(problem, W, B, TAU, time="discrete", lr_schedule=schedule)
+    correction = features_correction(problem) * theory.risk.max()
+    assert disagreement(theory, sampled, finite_size=correction) <= 1
 
 
 def test_every_room_is_compared():

@@ -1375,3 +1375,152 @@ def test_dmft_response_to_a_field():
         chi = kernels["response"][:, source]
         assert_allclose(chi[source + 1], total[source + 1] / d**2, rtol=1e-7)
         assert_allclose(chi[source + 1 :], total[source + 1 :] / d**2, rtol=0.1)
+
+
+# ---- random_features ----
+
+ONE_UNIT = np.ones(1), np.eye(1)
+
+
+@pytest.mark.parametrize("g", naive.FEATURES)
+def test_feature_kernels_are_integrals(g):
+    for gs in naive.FEATURES:
+        closed = naive.feature_kernel(g, gs, 0.45, 1.3, 0.7)
+        assert_allclose(
+            closed, naive.feature_kernel_quadrature(g, gs, 0.45, 1.3, 0.7), atol=1e-12, rtol=0
+        )
+
+
+@pytest.mark.parametrize("g", naive.FEATURES)
+def test_feature_taylor(g):
+    _, kappa = naive.feature_hermite(g, 12)
+    taylor = naive.feature_taylor(g, 400)
+    assert_allclose(taylor[:13], kappa, atol=1e-12)
+    signs = naive.feature_signs(g, 13)
+    mu, _ = naive.feature_hermite(g, 12)
+    scale = np.sqrt(np.array([math.factorial(k) for k in range(13)]))
+    assert_allclose(signs * np.sqrt(kappa), mu / scale, atol=1e-12)
+
+
+def test_feature_sgd_in_blocks_is_sgd():
+    rng = np.random.default_rng(0)
+    W, B, X = rng.standard_normal((6, 5)), rng.standard_normal((2, 5)), rng.standard_normal((90, 5))
+    v, lr, start = np.array([0.8, -0.5]), np.linspace(1.5, 0.1, 90), rng.standard_normal(6)
+    given = (W, B, v, "erf", "relu", X, lr, start, 0.3 * rng.standard_normal(90))
+    last = naive.features_sgd(*given)[-1]
+    for block in (1, 7, 64, 100):
+        assert_allclose(naive.features_sgd_blocked(*given, block=block), last, rtol=1e-12)
+
+
+def test_feature_modes_are_the_volterra_equation():
+    rng = np.random.default_rng(1)
+    W, B = rng.standard_normal((8, 5)), rng.standard_normal((1, 5))
+    given = naive.features_population(W, B, np.ones(1), "erf", "erf")
+    t = np.linspace(0.0, 2.0, 2001)
+    options = {"init_var": 0.3, "noise_var": 0.2}
+    volterra = naive.features_volterra(*given, 1.5, t, **options)
+    modes = naive.features_modes_flow(
+        *given, lambda _: 1.5, t[::500], closure="concentrated", **options
+    )
+    assert_allclose(volterra[::500], modes, rtol=1e-6)
+    steps = naive.features_modes_map(
+        *given, lambda _: 1.5, [200_000], closure="concentrated", **options
+    )
+    late = naive.features_stationary(*given, 1.5, closure="concentrated", noise_var=0.2)
+    assert_allclose(steps[0], late, rtol=2e-2)  # modes of tiny eigenvalues are slow
+
+
+@pytest.mark.parametrize("g", ["erf", "relu", "quad", "sign"])
+def test_sphere_series_is_an_integral(g):
+    for dim in (4, 9, 40):
+        series = naive.sphere_series(naive.feature_taylor(g, 4000), dim, 6)
+        assert_allclose(series, naive.sphere_eigenvalues(g, g, dim, 6), rtol=0, atol=2e-8)
+
+
+def test_sphere_legendre():
+    """P_l(1) = 1, and the harmonics add up to those of a plane rotated by an angle."""
+    assert_allclose(naive.sphere_legendre(7, 9, 1.0), 1.0, rtol=1e-13)
+    theta = 0.7
+    cosines = np.cos(theta * np.arange(6))
+    assert_allclose(naive.sphere_legendre(2, 5, math.cos(theta)), cosines, rtol=1e-12)
+    assert [naive.sphere_multiplicity(3, degree) for degree in range(5)] == [1, 3, 5, 7, 9]
+
+
+def test_sphere_curve_becomes_proportional():
+    """In high dimension, and starts and ends where it must."""
+    law = naive.sphere_law("erf", "erf", 100_000, *ONE_UNIT, 3)
+    t = [0.5, 2.0, 10.0]
+    limit = naive.features_proportional("erf", "erf", *ONE_UNIT, 2.0, 1.5, t, noise_var=0.1)
+    curve = naive.sphere_curve(law, 200_000, 1.5, t, noise_var=0.1)
+    assert_allclose(curve, limit, rtol=1e-4)
+    law = naive.sphere_law("erf", "erf", 12, *ONE_UNIT, 30)
+    ends = naive.sphere_curve(law, 20, 1.5, [1e-7, 1e6])
+    _, smallest = naive.sphere_best(law, 20)
+    assert_allclose(ends, [1 / 6, smallest / (1 - 1.5 / 6)], rtol=1e-6)
+
+
+def test_sphere_best_fit_is_that_of_random_layers():
+    rng = np.random.default_rng(4)
+    law = naive.sphere_law("erf", "erf", 20, *ONE_UNIT, 20)
+    risks = []
+    for _ in range(60):
+        layers = [rng.standard_normal((rows, 20)) for rows in (30, 1)]
+        W, B = (x * math.sqrt(20) / np.linalg.norm(x, axis=1, keepdims=True) for x in layers)
+        given = naive.features_population(W, B, np.ones(1), "erf", "erf")
+        risks.append(naive.features_best_fit(*given)[0])
+    assert abs(np.mean(risks) - naive.sphere_best(law, 30)[1]) < 4 * stats.sem(risks)
+
+
+def test_feature_kurtosis():
+    rng = np.random.default_rng(5)
+    W = rng.standard_normal((30, 40))
+    W *= math.sqrt(40) / np.linalg.norm(W, axis=1, keepdims=True)
+    phi2 = np.mean(naive.FEATURES["erf"](rng.standard_normal((40_000, 40)) @ W.T / 40**0.5) ** 2, 1)
+    chi = np.mean(phi2**2) * 9
+    assert_allclose(chi, naive.feature_kurtosis("erf", 30, 40), rtol=3e-3)
+
+
+FEATURES_REFERENCE = json.loads(
+    (pathlib.Path(__file__).parent / "reference" / "random_features.json").read_text()
+)
+
+
+def features_entries(name):
+    entries = FEATURES_REFERENCE[name]
+    return pytest.mark.parametrize("entry", entries, ids=range(len(entries)))
+
+
+@features_entries("proportional")
+def test_features_proportional_reference(entry):
+    given = (entry["activation"], entry["activation"], *ONE_UNIT, entry["delta"])
+    smallest = naive.features_proportional_best(*given)
+    assert_allclose(2 * smallest, entry["two_eps_min"], rtol=1e-8)
+    flow = entry["eps_gf"]
+    risk = naive.features_proportional(*given, 1.0, flow["t"], noise=False)
+    assert_allclose(risk, flow["value"], rtol=1e-8)
+    for run in entry["sgd"]:
+        risk = naive.features_proportional(*given, run["eta"], run["tau"])
+        assert_allclose(risk, run["eps"], rtol=1e-8)
+
+
+@features_entries("sphere")
+def test_sphere_best_reference(entry):
+    law = naive.sphere_law(entry["activation"], entry["activation"], entry["N"], *ONE_UNIT, 40)
+    found = [naive.sphere_best(law, K) for K in entry["K"]]
+    assert_allclose([nu for nu, _ in found], entry["nu"], rtol=1e-8)
+    assert_allclose([2 * risk for _, risk in found], entry["two_eps_min"], rtol=1e-8)
+
+
+@features_entries("laplace_curves")
+def test_sphere_curve_reference(entry):
+    law = naive.sphere_law(entry["student"], entry["teacher"], entry["N"], *ONE_UNIT, 40)
+    options = {"init_var": entry["var_a0"], "noise_var": entry["label_noise_var"]}
+    given = (law, entry["K"], entry["eta"], entry["tau"])
+    assert_allclose(naive.sphere_curve(*given, **options), entry["eps"], rtol=1e-6)
+
+
+@features_entries("kernel_limit_K_inf")
+def test_sphere_kernel_limit_reference(entry):
+    law = naive.sphere_law(entry["activation"], entry["activation"], entry["N"], *ONE_UNIT, 40)
+    risk = naive.sphere_kernel_limit(law, entry["eta"], entry["steps"])
+    assert_allclose(risk, entry["eps"], rtol=1e-8, atol=1e-15)

@@ -19,6 +19,7 @@ enum class Purpose : std::uint32_t {
     STUDENT,      // weights of random starts
     TEACHER,      // random teachers
     PROBES,       // signs of random probes
+    FEATURES,     // frozen first layers of random features
 };
 
 struct Key {

@@ -10,6 +10,7 @@ void bind_base(py::module_& m);
 void bind_empirical_flow(py::module_& m);
 void bind_hessian(py::module_& m);
 void bind_population_flow(py::module_& m);
+void bind_random_features(py::module_& m);
 void bind_sgd(py::module_& m);
 
 PYBIND11_MODULE(_core, m) {
@@ -25,5 +26,6 @@ PYBIND11_MODULE(_core, m) {
     bind_empirical_flow(m);
     bind_hessian(m);
     bind_population_flow(m);
+    bind_random_features(m);
     bind_sgd(m);
 }

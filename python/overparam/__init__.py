@@ -10,6 +10,8 @@ population_flow
 empirical_flow
     Gradient flow on n ~ d^2 samples at extensive width: dynamical mean-field theory, long times,
     thresholds, simulation.
+random_features
+    Online SGD of the second layer on random features, at any width and dimension.
 
 Shared machinery: `hessian`, `results`, `spectra`, `plot`, `claims`.
 
@@ -41,13 +43,23 @@ if TYPE_CHECKING:
     from overparam import hessian as hessian
     from overparam import plot as plot
     from overparam import population_flow as population_flow
+    from overparam import random_features as random_features
     from overparam import sgd as sgd
     from overparam import spectra as spectra
 
 __version__: str = _core.build_info()["version"]
 
 # Modules that are imported when they are first used.
-_LAZY = ("claims", "empirical_flow", "hessian", "plot", "population_flow", "sgd", "spectra")
+_LAZY = (
+    "claims",
+    "empirical_flow",
+    "hessian",
+    "plot",
+    "population_flow",
+    "random_features",
+    "sgd",
+    "spectra",
+)
 
 __all__ = [
     "ConvergenceError",
@@ -60,6 +72,7 @@ __all__ = [
     "load",
     "plot",
     "population_flow",
+    "random_features",
     "results",
     "sgd",
     "spectra",
