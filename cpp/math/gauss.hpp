@@ -14,8 +14,8 @@ struct Quadrature {
 // Gauss-Legendre rule on [0, 1], exact for polynomials of degree 2 count - 1.
 Quadrature gauss_legendre(int count);
 
-// Gauss rule of `count` nodes for the measure of positive `weights` at more than `count` points: the
-// same sums for polynomials of degree 2 count - 1.
+// Gauss rule of `count` nodes for the measure of positive `weights` at more than `count` points:
+// the same sums for polynomials of degree 2 count - 1.
 Quadrature gauss_rule(const std::vector<double>& points, const std::vector<double>& weights,
                       int count);
 

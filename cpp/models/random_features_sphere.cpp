@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "models/random_features.hpp"
@@ -12,11 +13,11 @@ namespace {
 
 // Terms of a series below this fraction of the sum do not count.
 constexpr double NEGLIGIBLE = 1e-18;
-// Degrees one by one up to the first; those above enter by quadrature nodes up to the second. An
-// energy above all degrees that is less than this fraction of the whole is summed, not subtracted.
+// Degrees one by one up to the first; those above, where there are any, by quadrature nodes on
+// octaves up to the second.
 constexpr Index LAST_DEGREE = 4096, FARTHEST_DEGREE = 1000000000;
-constexpr double SMALL_TAIL = 1e-4;
-// Eigenvalues below this count as zero.
+constexpr int OCTAVE_NODES = 12;
+// Eigenvalues, and energies of smooth kernels, below this count as zero.
 constexpr double SMALLEST = 1e-290;
 // Terms of a smooth kernel's series beyond the degree, at most: they decay at least like 2^-k.
 constexpr Index MORE_TERMS = 200;
@@ -30,19 +31,6 @@ double half_ratio(double x) {
         1.0 + y * (-1.0 / 8 +
                    y * (1.0 / 128 + y * (5.0 / 1024 + y * (-21.0 / 32768 + y * -399.0 / 262144))));
     return factor / (std::sqrt(x) * series);
-}
-
-double energy_of(Activation g) {
-    switch (g) {
-        case Activation::ERF:
-            return 1.0 / 3.0;
-        case Activation::RELU:
-            return 0.5;
-        case Activation::SQUARE:
-            return 3.0;
-        default:
-            return 1.0;
-    }
 }
 
 // Degrees one after the other: the multiplicity, the degree's eigenvalue of the kernel t^l, and
@@ -74,7 +62,7 @@ class Degrees {
             const double k = static_cast<double>(i), term = series[i] * factor;
             total += term;
             if (i > static_cast<std::size_t>(l_) + 4 &&
-                std::abs(term) < NEGLIGIBLE * std::abs(total))
+                std::abs(term) <= NEGLIGIBLE * std::abs(total))
                 break;
             factor *= (k + 1.0) * (k + 2.0) / ((k + 2.0 - l) * (k + l + n_));
         }
@@ -108,14 +96,17 @@ class KernelDegrees {
     const Degrees& degrees() const { return degrees_; }
     double eigenvalue() const { return eigenvalue_; }
     double energy() const { return energy_; }
+    // Whether nothing is left from this degree on.
+    bool finished() const { return finished_; }
 
   private:
     void evaluate() {
         const Index degree = degrees_.degree();
         if (!is_kinked(g_)) {
-            const double sum = degrees_.sum(series_);
+            const double sum = degrees_.sum(series_), before = energy_;
             eigenvalue_ = degrees_.leading() * sum;
             energy_ = degrees_.product() * sum;
+            finished_ = degree > 2 && std::max(before, energy_) < SMALLEST;
             return;
         }
         auto& [eigenvalue, energy] = last_[degree % 2];
@@ -143,28 +134,38 @@ class KernelDegrees {
     Degrees degrees_;
     std::vector<double> series_;
     double eigenvalue_ = 0.0, energy_ = 0.0;
+    bool finished_ = false;
     std::array<std::pair<double, double>, 2> last_{};
 };
 
-// The modes of a kinked kernel of high degree: functions of a real degree.
+// The degrees of a kinked kernel above a high one, by its eigenvalue and energy: functions of a
+// real degree, of which the sum over every second integer is half the integral between midpoints.
 class HighDegrees {
   public:
-    HighDegrees(Activation g, Index dim, double degree, double eigenvalue, double energy)
-        : dim_(static_cast<double>(dim)), shift_(hermite_series(g).shift) {
-        const auto [a, b] = logs(degree);
+    HighDegrees(Activation g, Index dim, Index degree, double eigenvalue, double energy)
+        : dim_(static_cast<double>(dim)),
+          shift_(hermite_series(g).shift),
+          low_(static_cast<double>(degree) + 1.0) {
+        const auto [a, b] = logs(static_cast<double>(degree));
         eigenvalue_ = std::log(eigenvalue) - a;
         energy_ = std::log(energy) - b;
+        // The first correction of Euler and Maclaurin to the energy, as a shift of the lower end.
+        low_ += (logs(low_ - 0.5).second - logs(low_ + 0.5).second) / 6.0;
     }
 
-    // Eigenvalue and energy.
-    std::pair<double, double> operator()(double degree) const {
-        const auto [a, b] = logs(degree);
-        return {std::exp(eigenvalue_ + a), std::exp(energy_ + b)};
-    }
-
-    // The energy of all degrees above l, two apart and beginning at l + 1, far from all scales.
-    double above(double l) const {
-        return (*this)(l).second * (l + 0.5 * (dim_ - 2.0)) / (2.0 * (1.0 + 2.0 * shift_));
+    // Calls f with the eigenvalue and the energy of each group, the last one of eigenvalue 0.
+    template <class F>
+    void each(F&& f) const {
+        static const Quadrature rule = gauss_legendre(OCTAVE_NODES);
+        double low = low_;
+        for (; low < FARTHEST_DEGREE; low *= 2.0) {
+            for (int i = 0; i < OCTAVE_NODES; ++i) {
+                const auto [a, b] = logs(low + low * rule.nodes[i]);
+                f(std::exp(eigenvalue_ + a), 0.5 * low * rule.weights[i] * std::exp(energy_ + b));
+            }
+        }
+        // Far from all scales the energies decay like the power 2 + 2 s.
+        f(0.0, std::exp(energy_ + logs(low).second) * low / (2.0 * (1.0 + 2.0 * shift_)));
     }
 
   private:
@@ -176,54 +177,54 @@ class HighDegrees {
         return {eigenvalue, eigenvalue + multiplicity};
     }
 
-    double dim_, shift_, eigenvalue_ = 0.0, energy_ = 0.0;
+    double dim_, shift_, low_, eigenvalue_ = 0.0, energy_ = 0.0;
 };
 
 // v^T P_l(T) v, degree by degree, for the Legendre polynomials of dimension N.
 class TeacherDegrees {
   public:
-    TeacherDegrees(const Teacher& teacher, Index dim)
-        : teacher_(teacher),
-          dim_(static_cast<double>(dim)),
-          previous_(teacher.T.size(), 0.0),
-          value_(teacher.T.size(), 1.0) {}
+    TeacherDegrees(const Teacher& teacher, Index dim) : dim_(static_cast<double>(dim)) {
+        const std::size_t M = teacher.v.size();
+        std::map<double, double> weights;  // of the distinct overlaps
+        for (std::size_t i = 0; i < M; ++i)
+            for (std::size_t j = 0; j < M; ++j)
+                weights[teacher.T[i * M + j]] += teacher.v[i] * teacher.v[j];
+        for (const auto& [overlap, weight] : weights) pairs_.push_back({overlap, weight, 0.0, 1.0});
+    }
 
     void next() {
-        for (std::size_t i = 0; i < value_.size(); ++i) {
-            const double up = ((2.0 * degree_ + dim_ - 2.0) * teacher_.T[i] * value_[i] -
-                               degree_ * previous_[i]) /
+        for (Pair& pair : pairs_) {
+            const double up = ((2.0 * degree_ + dim_ - 2.0) * pair.overlap * pair.value -
+                               degree_ * pair.previous) /
                               (degree_ + dim_ - 2.0);
-            previous_[i] = value_[i];
-            value_[i] = up;
+            pair.previous = pair.value;
+            pair.value = up;
         }
         degree_ += 1.0;
     }
 
-    double operator()() const { return form(value_); }
-
-    // The same in the mean over high degrees of one parity: only units that are the same count.
-    double high(Index parity) const {
-        std::vector<double> equal(value_.size());
-        for (std::size_t i = 0; i < equal.size(); ++i) {
-            if (std::abs(teacher_.T[i]) > 1.0 - 1e-12)
-                equal[i] = parity % 2 ? std::copysign(1.0, teacher_.T[i]) : 1.0;
-        }
-        return form(equal);
-    }
-
-  private:
-    double form(const std::vector<double>& matrix) const {
-        const std::size_t M = teacher_.v.size();
+    double operator()() const {
         double sum = 0.0;
-        for (std::size_t i = 0; i < M; ++i)
-            for (std::size_t j = 0; j < M; ++j)
-                sum += teacher_.v[i] * teacher_.v[j] * matrix[i * M + j];
+        for (const Pair& pair : pairs_) sum += pair.weight * pair.value;
         return sum;
     }
 
-    const Teacher& teacher_;
+    // The same in the mean over high degrees of one parity: only units that are the same count.
+    double high(Index parity) const {
+        double sum = 0.0;
+        for (const Pair& pair : pairs_) {
+            if (std::abs(pair.overlap) > 1.0 - 1e-12)
+                sum += parity % 2 == 1 && pair.overlap < 0.0 ? -pair.weight : pair.weight;
+        }
+        return sum;
+    }
+
+  private:
+    struct Pair {
+        double overlap, weight, previous, value;
+    };
     double dim_, degree_ = 0.0;
-    std::vector<double> previous_, value_;
+    std::vector<Pair> pairs_;
 };
 
 void add(Modes& modes, double eigenvalue, double multiplicity, double energy, double teacher) {
@@ -260,26 +261,28 @@ const HermiteSeries& hermite_series(Activation g) {
 
 SphereKernel sphere_kernel(Activation g, Index dim, Index lmax) {
     SphereKernel kernel;
-    const Modes modes = sphere_modes(g, dim, {g, {1.0}, {1.0}, energy_of(g)});
-    KernelDegrees degree(g, dim, lmax);
-    double sum = 0.0;
-    for (Index l = 0; l <= lmax; ++l) {
-        kernel.eigenvalue.push_back(degree.eigenvalue());
-        kernel.multiplicity.push_back(degree.degrees().multiplicity());
-        kernel.energy.push_back(degree.energy());
-        sum += degree.energy();
+    const Index end = std::max(lmax, LAST_DEGREE);
+    KernelDegrees degree(g, dim, end);
+    Index highest = 0;
+    double eigenvalue = 0.0, energy = 0.0;
+    kernel.tail = 0.0;
+    for (Index l = 0; l <= end && (l <= lmax || !degree.finished()); ++l) {
+        if (l <= lmax) {
+            kernel.eigenvalue.push_back(degree.eigenvalue());
+            kernel.multiplicity.push_back(degree.degrees().multiplicity());
+            kernel.energy.push_back(degree.energy());
+        } else {
+            kernel.tail += degree.energy();
+        }
+        if (degree.energy() > 0.0)
+            highest = l, eigenvalue = degree.eigenvalue(), energy = degree.energy();
         degree.next();
     }
-    // Where little is left, it is summed: the modes are in the order of their degrees.
-    kernel.tail = energy_of(g) - sum;
-    if (kernel.tail < SMALL_TAIL * energy_of(g) && modes.tail < SMALL_TAIL * energy_of(g) &&
-        lmax <= LAST_DEGREE) {
-        const std::size_t below = std::count_if(kernel.eigenvalue.begin(), kernel.eigenvalue.end(),
-                                                [](double x) { return x >= SMALLEST; });
-        kernel.tail = modes.tail;
-        for (std::size_t i = modes.energy.size(); i-- > below;) kernel.tail += modes.energy[i];
+    if (is_kinked(g)) {
+        HighDegrees(g, dim, highest, eigenvalue, energy).each([&](double, double more) {
+            kernel.tail += more;
+        });
     }
-    kernel.tail = std::max(kernel.tail, 0.0);
     return kernel;
 }
 
@@ -293,61 +296,39 @@ Modes sphere_modes(Activation g, Index dim, const Teacher& teacher) {
                                  LAST_DEGREE + MORE_TERMS);
     }
     Modes modes;
-    double left = energy_of(g), unlearned = teacher.energy, last = 0.0;
-    Index l = 0, highest = 0;
-    for (; l <= LAST_DEGREE; ++l) {
-        const double eigenvalue = degree.eigenvalue(), energy = degree.energy();
+    double unlearned = teacher.energy;
+    const auto group = [&](double eigenvalue, double multiplicity, double energy, double share) {
         if (eigenvalue >= SMALLEST) {
-            double share = energy;
-            if (!same) {
-                const double c = degree.degrees().sum(cross);
-                share =
-                    degree.degrees().product() * c * (degree.degrees().leading() * c / eigenvalue);
-            }
-            add(modes, eigenvalue, degree.degrees().multiplicity(), energy, share * learned());
-            unlearned -= modes.teacher.back();
-            left -= energy;
-            highest = l;
+            modes.eigenvalue.push_back(eigenvalue);
+            modes.multiplicity.push_back(multiplicity);
+            modes.energy.push_back(energy);
+            modes.teacher.push_back(share);
+            unlearned -= share;
+        } else {
+            modes.tail += energy;
+            if (same) modes.rest += share;
         }
-        if (l >= 3 && std::max(eigenvalue, last) < SMALLEST) break;
-        last = eigenvalue;
-        degree.next();
-        learned.next();
-    }
-    modes.rest = std::max(unlearned, 0.0);
-    if (hermite_series(g).ratio == 0.0) {  // a polynomial: nothing is above
-        if (same) modes.rest = 0.0;
-        return modes;
-    }
-    const double coherent = same ? learned.high(highest) : 0.0;
-    if (l <= LAST_DEGREE && left >= SMALL_TAIL * energy_of(g)) {
-        modes.tail = left;
-        return modes;
-    }
-    if (!is_kinked(g)) {
-        for (double term = 1.0; term > NEGLIGIBLE * modes.tail && l < LAST_DEGREE;) {
-            term = 0.0;
-            for (int parity = 0; parity < 2; ++parity, ++l, degree.next()) term += degree.energy();
-            modes.tail += term;
+    };
+    Index highest = 0;
+    double eigenvalue = 0.0, energy = 0.0;
+    for (Index l = 0; l <= LAST_DEGREE && !degree.finished(); ++l, degree.next(), learned.next()) {
+        if (degree.energy() == 0.0) continue;
+        highest = l, eigenvalue = degree.eigenvalue(), energy = degree.energy();
+        double share = energy;
+        if (!same) {
+            const Degrees& at = degree.degrees();
+            const double c = at.sum(cross);
+            share = eigenvalue > 0.0 ? at.product() * c * (at.leading() * c / eigenvalue) : 0.0;
         }
-    } else {
-        const HighDegrees high(g, dim, static_cast<double>(highest), modes.eigenvalue.back(),
-                               modes.energy.back());
-        const Quadrature rule = gauss_legendre(12);
-        double low = highest + 1.0;
-        for (; low < FARTHEST_DEGREE; low *= 2.0) {
-            for (std::size_t i = 0; i < rule.nodes.size(); ++i) {
-                const auto [eigenvalue, density] = high(low + low * rule.nodes[i]);
-                const double energy = 0.5 * low * rule.weights[i] * density;
-                if (eigenvalue >= SMALLEST)
-                    add(modes, eigenvalue, energy / eigenvalue, energy, coherent * energy);
-                else
-                    modes.tail += energy;
-            }
-        }
-        modes.tail += high.above(low);
+        group(eigenvalue, degree.degrees().multiplicity(), energy, share * learned());
     }
-    if (same) modes.rest = coherent * modes.tail;
+    if (is_kinked(g)) {
+        const double share = same ? learned.high(highest) : 0.0;
+        HighDegrees(g, dim, highest, eigenvalue, energy).each([&](double value, double more) {
+            group(value, more / value, more, share * more);
+        });
+    }
+    if (!same) modes.rest = std::max(unlearned, 0.0);
     return modes;
 }
 

@@ -192,12 +192,14 @@ class Problem(BaseProblem):
 
 
 def _width(value: object) -> int | float:
-    if isinstance(value, (float, np.floating)):
-        if math.isinf(value) and value > 0:
-            return math.inf
-        if math.isfinite(value) and value == math.floor(value):
-            value = int(value)
     must = "an integer >= 1, or inf"
+    if isinstance(value, (float, np.floating)):
+        if value == math.inf:
+            return math.inf
+        if not math.isfinite(value):
+            raise _check.bad("width", must, value)
+        if value == math.floor(value):
+            value = int(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise _check.bad("width", must, value, TypeError)
     if value < 1:
@@ -759,6 +761,8 @@ def _rates(name: str, schedule: object, tau: FloatArray) -> FloatArray:
     if not callable(schedule):
         raise _check.bad(name, "a function of arrays of tau", schedule, TypeError)
     rates = _reals(name, schedule(tau))
+    if rates.ndim == 0:
+        rates = np.full(tau.shape, rates.item())
     if rates.shape != tau.shape:
         raise _check.bad(name, f"a function with values of shape {tau.shape}", rates)
     if (rates < 0).any():
