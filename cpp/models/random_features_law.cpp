@@ -26,10 +26,15 @@ constexpr int NODES = 12;
 constexpr double INTERVAL = 3.0;
 // A pole closer to 0 than this over the last time needs no shift of the contour.
 constexpr double SMALL_POLE = 1e-9;
+// Times, in units of 1/(2 eta K), after which everything has relaxed, and, over the largest
+// eigenvalue possible, before which nothing has.
+constexpr double FARTHEST = 1e100, NEAREST = 1e-20;
 // Relative change after which one more step of Newton's method is exact, its largest number of
 // steps, and that of the steps of a path.
 constexpr double ALMOST = 1e-8;
 constexpr int MAX_STEPS = 40, MAX_PATH = 1000;
+// Longest step of a path in log z: beyond it, extrapolation leads to other solutions.
+constexpr double LONGEST_STEP = 3.0;
 
 double total(const std::vector<double>& x) {
     double sum = 0.0;
@@ -90,8 +95,7 @@ class Resolvent {
             return modes.eigenvalue[i] > modes.eigenvalue[j];
         });
         // Groups of negligible eigenvalue, from the lowest, become tail.
-        energy_ = total(modes.energy);
-        const double bound = NEGLIGIBLE * smallest * (modes.tail + energy_);
+        const double bound = NEGLIGIBLE * smallest * (modes.tail + total(modes.energy));
         double dropped = 0.0;
         while (!order.empty()) {
             const std::size_t i = order.back();
@@ -99,7 +103,6 @@ class Resolvent {
             if (dropped > bound) break;
             m_.tail += modes.energy[i];
             m_.rest += modes.teacher[i];
-            energy_ -= modes.energy[i];
             order.pop_back();
         }
         // The others in intervals of log eigenvalue, on which all functions are smooth.
@@ -138,7 +141,8 @@ class Resolvent {
     Complex solve(Complex z, Complex from, Complex nu) const {
         double left = 1.0;  // of the way, in log z
         const Complex way = std::log(z / from);
-        double step = 1.0;
+        const double longest = LONGEST_STEP / std::abs(way);
+        double step = longest;
         Complex at = from;
         for (int attempt = 0; attempt < MAX_PATH && left > 0.0; ++attempt) {
             const bool last = step >= left;
@@ -148,7 +152,7 @@ class Resolvent {
                 nu = guess;
                 at = next;
                 left = last ? 0.0 : left - step;
-                step *= 2.0;
+                step = std::min(2.0 * step, longest);
             } else {
                 step = 0.5 * std::min(step, left);
             }
@@ -182,36 +186,41 @@ class Resolvent {
     }
 
     struct Parts {
-        Complex share, curvature, risk;
+        Complex share, learned, curvature, risk;
     };
 
     Parts parts(Complex nu) const {
         const double x = nu.real(), y = nu.imag();
-        // sum energy nu/(eigenvalue + nu), sum energy eigenvalue/(eigenvalue + nu)^2 and
-        // sum teacher nu/(eigenvalue + nu), by real and imaginary parts.
-        double share_re = 0.0, share_im = 0.0, curve_re = 0.0, curve_im = 0.0, risk_re = 0.0,
-               risk_im = 0.0;
+        // Sums of energy nu/(eigenvalue + nu), energy eigenvalue/(eigenvalue + nu), energy
+        // eigenvalue/(eigenvalue + nu)^2 and teacher nu/(eigenvalue + nu), by real and imaginary
+        // parts.
+        double share_re = 0.0, share_im = 0.0, learned_re = 0.0, learned_im = 0.0, curve_re = 0.0,
+               curve_im = 0.0, risk_re = 0.0, risk_im = 0.0;
         for (std::size_t i = 0; i < m_.eigenvalue.size(); ++i) {
             const double e = m_.eigenvalue[i], u = e + x, inverse = 1.0 / (u * u + y * y);
             const double re = u * inverse, im = -y * inverse;  // of 1/(e + nu)
             const double part_re = (x * u + y * y) * inverse, part_im = e * y * inverse;
+            const double moved = m_.energy[i] * e;
             share_re += m_.energy[i] * part_re;
             share_im += m_.energy[i] * part_im;
+            learned_re += moved * re;
+            learned_im += moved * im;
+            curve_re += moved * (re * re - im * im);
+            curve_im += moved * (2.0 * re * im);
             risk_re += m_.teacher[i] * part_re;
             risk_im += m_.teacher[i] * part_im;
-            curve_re += m_.energy[i] * e * (re * re - im * im);
-            curve_im += m_.energy[i] * e * (2.0 * re * im);
         }
-        return {{m_.tail + share_re, share_im}, {curve_re, curve_im}, {m_.rest + risk_re, risk_im}};
+        return {{m_.tail + share_re, share_im},
+                {learned_re, learned_im},
+                {curve_re, curve_im},
+                {m_.rest + risk_re, risk_im}};
     }
 
     // (eta/2) [sum energy (eigenvalue + nu - z)/(eigenvalue + nu) + tail (nu - z)/nu], in which
-    // nu - z = share/K and, by the definition of the share, sum energy/(eigenvalue + nu) is that
-    // without the tail over nu.
+    // nu - z = share/K.
     Complex feedback(const Parts& s, Complex nu) const {
         const Complex gap = s.share / training_.width;
-        return 0.5 * training_.lr *
-               (m_.mean + (energy_ - (s.share - m_.tail)) + gap * s.share / nu);
+        return 0.5 * training_.lr * (m_.mean + s.learned + gap * s.share / nu);
     }
 
     // d log nu/d log z.
@@ -253,7 +262,6 @@ class Resolvent {
 
     Modes m_;
     Training training_;
-    double energy_;  // of the groups
 };
 
 }  // namespace
@@ -291,8 +299,12 @@ std::vector<double> learning_curve(const Modes& modes, const Training& training,
     const double start =
         modes.rest + total(modes.teacher) + training.init_var * (modes.tail + total(modes.energy));
     const Talbot talbot;
-    const double last = t.back();
-    if (last == 0.0) {
+    // No time is farther than this, where every mode that can be resolved has relaxed.
+    const double farthest = FARTHEST / scale, last = std::min(t.back(), farthest);
+    // Before this time nothing has happened yet.
+    const double all = modes.tail + total(modes.energy);
+    const double nearest = NEAREST / (scale * all * (1.0 + 1.0 / training.width));
+    if (last <= nearest) {
         std::fill(risk.begin(), risk.end(), (start + noise) / (1.0 - mean) - noise);
         return risk;
     }
@@ -314,13 +326,14 @@ std::vector<double> learning_curve(const Modes& modes, const Training& training,
     std::vector<Complex> z(talbot.nodes.size()), nu(talbot.nodes.size());
     bool begun = false;
     for (std::size_t i = 0; i < t.size(); ++i) {
-        if (t[i] == 0.0) {
+        if (t[i] <= nearest) {
             risk[i] = (start + noise) / (1.0 - mean) - noise;
             continue;
         }
+        const double time = std::min(t[i], farthest);
         double sum = 0.0;
         for (std::size_t j = 0; j < talbot.nodes.size(); ++j) {
-            const Complex target = talbot.nodes[j] / (scale * t[i]) + shift;
+            const Complex target = talbot.nodes[j] / (scale * time) + shift;
             if (j == 0)
                 nu[j] = resolvent.solve(target.real());
             else
@@ -330,7 +343,7 @@ std::vector<double> learning_curve(const Modes& modes, const Training& training,
             sum += std::real(talbot.weights[j] * resolvent.transform(target, nu[j]));
         }
         begun = true;
-        risk[i] = sum / t[i] * std::exp(shift * scale * t[i]) - noise;
+        risk[i] = sum / time * std::exp(shift * scale * t[i]) - noise;
     }
     return risk;
 }

@@ -75,6 +75,8 @@ ENERGY_ROUNDING = 1e-14
 # Steps of the integration with a schedule: tolerance relative to S, first and smallest one over
 # the last time.
 SCHEDULE_TOLERANCE, SCHEDULE_FIRST, SCHEDULE_SMALLEST = 1e-11, 1e-3, 1e-13
+# A negative risk that is less than this fraction of the first one is zero.
+RISK_ROUNDING = 1e-9
 # Relative variance of g(x)^2 at unit variance, and half the squared second Hermite coefficient of
 # g^2 over the squared energy: the corrections to E |phi|^4 of order 1/K and 1/N.
 KURTOSIS = {
@@ -196,9 +198,7 @@ def _width(value: object) -> int | float:
     if isinstance(value, (float, np.floating)):
         if value == math.inf:
             return math.inf
-        if not math.isfinite(value):
-            raise _check.bad("width", must, value)
-        if value == math.floor(value):
+        if math.isfinite(value) and value == math.floor(value):
             value = int(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise _check.bad("width", must, value, TypeError)
@@ -415,7 +415,8 @@ def _finished(
     inputs: dict[str, Any],
 ) -> RiskTrajectory:
     """Make the result of a theory, which diverged from the first value that is not finite."""
-    risk = np.maximum(two_eps / 2, 0.0)  # where it vanishes, its rounding may be negative
+    risk = two_eps / 2
+    risk[(risk < 0) & (risk > -RISK_ROUNDING * np.abs(two_eps[0]))] = 0.0
     bad = ~np.isfinite(risk)
     status = Status.SUCCESS
     if bad.any():
@@ -627,6 +628,8 @@ def population(
     ------
     TypeError, ValueError
         If an argument is not as described.
+    MemoryError
+        If the Gram matrix would need more memory than is free.
 
     Notes
     -----
@@ -643,6 +646,7 @@ def population(
     weights = _check.matrix("W", W, (None, None))
     if 0 in weights.shape:
         raise _check.bad("W", "not empty", weights)
+    _check.memory(40.0 * len(weights) ** 2, "the Gram matrix", "the number of rows of W")
     dim = weights.shape[1]
     teacher = _check.matrix("B", B, (None, dim))
     second = _check.vector("v", v, len(teacher))
@@ -814,6 +818,8 @@ def modes(
     ------
     TypeError, ValueError
         If an argument is not as described.
+    MemoryError
+        If the Gram matrix, or the learning rates of all steps, would need more memory than is free.
     ConvergenceError
         If the risk diverges within the times and `throw` is true.
 
@@ -900,6 +906,7 @@ def _scheduled(
     """Return S at the times for a learning rate that changes; `lam` is s/K."""
     if discrete:
         steps = _check.steps("t", times, width)
+        _check.memory(24.0 * float(steps[-1]), "the learning rates of all steps", "the times in t")
         rates = _rates("lr_schedule", schedule, np.arange(steps[-1]) / width)
         return _core.rank_one_steps(lam, load, source, rates, steps.tolist(), gaussian, noise)
 

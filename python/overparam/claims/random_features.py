@@ -125,16 +125,30 @@ def _extrapolated(
 
     `large` has twice the size. The first order of the inverse size is removed, the second allowed.
     """
-    allowed = _finite_size(small.problem) * _finite_size(large.problem)
     count = min(len(small.risk), len(large.risk))
     z = []
     for i in range(len(small.t)):
         both = [
-            (float(run.mean().risk[i] / own[i] - 1.0), float(run.sem().risk[i] / own[i]))
+            (
+                float(run.mean().risk[i] / own[i] - 1.0),
+                float(run.sem().risk[i] / own[i]),
+                _finite_size(run.problem),
+            )
             for run, own in zip((small, large), predicted, strict=True)
         ]
-        z.append(z_score(*extrapolated(both[0], both[1], 2.0), count, allowed))
+        z.append(_limit_z(both[0], both[1], count))
     return z
+
+
+def _limit_z(
+    small: tuple[float, float, float], large: tuple[float, float, float], replicas: int
+) -> float:
+    """Return a relative deviation at infinite size, in Gaussian errors.
+
+    The arguments are deviation, standard error and first order at two sizes of ratio 2.
+    """
+    value, sem = extrapolated(small[:2], large[:2], 2.0)
+    return z_score(value, sem, replicas, small[2] * large[2])
 
 
 def _rows(
@@ -386,13 +400,15 @@ def _asymptotic_error(bench: _Bench) -> Outcome:
     bench.jobs = 2 * len(deltas) * len(rates)
     rows: list[dict[str, Any]] = []
     rng, flow_z, sgd_z, limit_z, points = bench.rng(), [], [], [], []
-    late = np.linspace(30.0, 40.0, 11)
+    late, firsts = np.linspace(30.0, 40.0, 11), 16 * bench.more
     for delta in deltas:
-        problem = erf(delta, 1.0, size=dim)
-        direct = _Direct(problem, rng, 8 * bench.more)
-        predicted = minimal(problem, route="sphere")
-        flow_z.append(direct.deviation(problem, predicted))
-        value, sem = mean_and_error(direct.risk)
+        found = []
+        for size in (dim // 2, dim):
+            problem = erf(delta, 1.0, size=size)
+            predicted = minimal(problem, route="sphere")
+            value, sem = mean_and_error(_Direct(problem, rng, firsts).risk)
+            found.append((value / predicted - 1.0, sem / predicted, _equivalent(problem)))
+        flow_z.append(_limit_z(found[0], found[1], firsts))
         points.append((delta, 0.0, value, sem))
         names = {"delta": delta, "eta": 0.0, "simulation": value, "sem": sem, "theory": predicted}
         rows.append({**names, "N -> inf": closed(delta, 0.0, 1)})
@@ -406,13 +422,7 @@ def _asymptotic_error(bench: _Bench) -> Outcome:
                 allowed = _finite_size(problem)
                 sgd_z.append(z_score(value - predicted, sem, len(run.risk), allowed * predicted))
                 found.append((value / predicted - 1.0, sem / predicted, allowed))
-            limit_z.append(
-                z_score(
-                    *extrapolated(found[0][:2], found[1][:2], 2.0),
-                    len(run.risk),
-                    found[0][2] * found[1][2],
-                )
-            )
+            limit_z.append(_limit_z(found[0], found[1], len(run.risk)))
             rest = predicted / stationary(problem, route="sphere")
             points.append((delta, lr, value / rest, sem / rest))
             names = {"delta": delta, "eta": lr, "simulation": value / rest, "sem": sem / rest}
@@ -433,7 +443,11 @@ def _asymptotic_error(bench: _Bench) -> Outcome:
             limit_z,
         ),
         z_check("risk of SGD, tau = 30 to 40, against theory, at each size", sgd_z),
-        z_check("risk of the best fit, limit of gradient flow, against theory", flow_z),
+        z_check(
+            "risk of the best fit, limit of gradient flow, against theory, extrapolated from the "
+            "same sizes",
+            flow_z,
+        ),
         Check(
             quantity="eps_inf / (M/2) [h(delta)/pi + 1/3 - 1/pi]/(1 - eta/6) - 1, worst",
             predicted=0.0,
