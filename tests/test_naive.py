@@ -1431,3 +1431,49 @@ def test_feature_kurtosis():
     phi2 = np.mean(naive.FEATURES["erf"](rng.standard_normal((40_000, 40)) @ W.T / 40**0.5) ** 2, 1)
     chi = np.mean(phi2**2) * 9
     assert_allclose(chi, naive.feature_kurtosis("erf", 30, 40), rtol=3e-3)
+
+
+FEATURES_REFERENCE = json.loads(
+    (pathlib.Path(__file__).parent / "reference" / "random_features.json").read_text()
+)
+
+
+def features_entries(name):
+    entries = FEATURES_REFERENCE[name]
+    return pytest.mark.parametrize("entry", entries, ids=range(len(entries)))
+
+
+@features_entries("proportional")
+def test_features_proportional_reference(entry):
+    given = (entry["activation"], entry["activation"], *ONE_UNIT, entry["delta"])
+    smallest = naive.features_proportional_best(*given)
+    assert_allclose(2 * smallest, entry["two_eps_min"], rtol=1e-8)
+    flow = entry["eps_gf"]
+    risk = naive.features_proportional(*given, 1.0, flow["t"], noise=False)
+    assert_allclose(risk, flow["value"], rtol=1e-8)
+    for run in entry["sgd"]:
+        risk = naive.features_proportional(*given, run["eta"], run["tau"])
+        assert_allclose(risk, run["eps"], rtol=1e-8)
+
+
+@features_entries("sphere")
+def test_sphere_best_reference(entry):
+    law = naive.sphere_law(entry["activation"], entry["activation"], entry["N"], *ONE_UNIT, 40)
+    found = [naive.sphere_best(law, K) for K in entry["K"]]
+    assert_allclose([nu for nu, _ in found], entry["nu"], rtol=1e-8)
+    assert_allclose([2 * risk for _, risk in found], entry["two_eps_min"], rtol=1e-8)
+
+
+@features_entries("laplace_curves")
+def test_sphere_curve_reference(entry):
+    law = naive.sphere_law(entry["student"], entry["teacher"], entry["N"], *ONE_UNIT, 40)
+    options = {"init_var": entry["var_a0"], "noise_var": entry["label_noise_var"]}
+    given = (law, entry["K"], entry["eta"], entry["tau"])
+    assert_allclose(naive.sphere_curve(*given, **options), entry["eps"], rtol=1e-6)
+
+
+@features_entries("kernel_limit_K_inf")
+def test_sphere_kernel_limit_reference(entry):
+    law = naive.sphere_law(entry["activation"], entry["activation"], entry["N"], *ONE_UNIT, 40)
+    risk = naive.sphere_kernel_limit(law, entry["eta"], entry["steps"])
+    assert_allclose(risk, entry["eps"], rtol=1e-8, atol=1e-15)
