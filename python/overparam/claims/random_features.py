@@ -43,6 +43,7 @@ from overparam.results import FloatArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from overparam.claims import Panel
     from overparam.claims._shared import Outcome
 
 TEACHERS = 40
@@ -82,6 +83,11 @@ def _load(problem: Problem) -> float:
     return problem.lr / random_features.lr_max(problem, finite_size=False)
 
 
+def _energy(activation: str) -> float:
+    """Return q = E g^2."""
+    return float(random_features.pair_kernel(activation, activation, 1.0))
+
+
 def _norm(problem: Problem) -> float:
     """Return E |phi|^4/q^2 - 1, the relative variance of the norm of the features."""
     limit = random_features.lr_max(problem, finite_size=False)
@@ -119,24 +125,19 @@ def _deviations(
 
 
 def _extrapolated(
-    small: RiskTrajectory, large: RiskTrajectory, predicted: Sequence[FloatArray]
+    runs: Sequence[RiskTrajectory], predicted: Sequence[FloatArray], allowed: Sequence[float]
 ) -> list[float]:
     """Return the relative deviations at infinite size of a fixed ratio, in Gaussian errors.
 
-    `large` has twice the size. The first order of the inverse size is removed, the second allowed.
+    The second of the two has twice the size. The first order is removed, the second allowed.
     """
-    count = min(len(small.risk), len(large.risk))
     z = []
-    for i in range(len(small.t)):
-        both = [
-            (
-                float(run.mean().risk[i] / own[i] - 1.0),
-                float(run.sem().risk[i] / own[i]),
-                _finite_size(run.problem),
-            )
-            for run, own in zip((small, large), predicted, strict=True)
-        ]
-        z.append(_limit_z(both[0], both[1], count))
+    for i in range(len(runs[0].t)):
+        small, large = (
+            (float(run.mean().risk[i] / own[i] - 1.0), float(run.sem().risk[i] / own[i]), first)
+            for run, own, first in zip(runs, predicted, allowed, strict=True)
+        )
+        z.append(_limit_z(small, large, len(runs[0].risk)))
     return z
 
 
@@ -195,7 +196,7 @@ class _Direct:
         self, problem: Problem, rng: np.random.Generator, firsts: int, *, samples: int = 0
     ) -> None:
         name, N, K = problem.activation, problem.dim, int(problem.width)
-        q = random_features.pair_kernel(name, name, 1.0)
+        q = _energy(name)
         self.risk, self.norm = np.empty(firsts), np.full(firsts, np.nan)
         for i in range(firsts):
             W, B = _sphere(rng, K, N), _sphere(rng, TEACHERS, N)
@@ -248,7 +249,7 @@ def _energies(activation: str, dim: int, lmax: int) -> tuple[FloatArray, FloatAr
 def _minimal(activation: str, dim: int, width: float) -> float:
     """Return 2 eps_min/E y^2 by the law of the sphere."""
     problem = Problem(dim=dim, width=width, lr=1.0, activation=activation)
-    q = float(random_features.pair_kernel(activation, activation, 1.0))
+    q = _energy(activation)
     return 2.0 * random_features.minimal_risk(problem, route="sphere") / q
 
 
@@ -280,18 +281,18 @@ def _curves(bench: _Bench) -> Outcome:
         ]
         both = [bench.simulate(own, times) for own in sizes]
         theory = [random_features.curve(own, times).risk for own in sizes]
-        limits_z += _extrapolated(both[0], both[1], theory)
-        for run, predicted in zip(both, theory, strict=True):
-            allowed = _finite_size(run.problem)
+        limits_z += _extrapolated(both, theory, [_finite_size(own) for own in sizes])
+        for own, run, predicted in zip(sizes, both, theory, strict=True):
+            allowed = _finite_size(own)
             z += _deviations(run, predicted, allowed)
             names = {
-                "N": run.problem.dim,
-                "K": run.problem.width,
+                "N": own.dim,
+                "K": own.width,
                 "eta": problem.lr,
                 "M": len(problem.v),
             }
             rows += _rows(run, predicted, allowed, **names)
-        runs.append(both[1])
+        runs.append((problem, both[1]))
         if problem.lr < 1.0:
             flow = random_features.curve(problem, times, noise=False).risk
             # The noise of SGD adds at most x/(1 - x).
@@ -340,15 +341,19 @@ def _curves(bench: _Bench) -> Outcome:
 
     def panel(lr: float, units: Sequence[int], title: str, time: str) -> Callable[[Axes], None]:
         def draw(ax: Axes) -> None:
-            chosen = [run for run in runs if run.problem.lr == lr and len(run.problem.v) in units]
-            if len(units) > 1:
-                chosen = [run for run in chosen if run.problem.width == run.problem.dim]
+            chosen = [
+                (problem, run)
+                for problem, run in runs
+                if problem.lr == lr
+                and len(problem.v) in units
+                and (len(units) == 1 or problem.width == problem.dim)
+            ]
             scale = lr if lr < 1.0 else 1.0
-            for i, run in enumerate(chosen):
-                delta, own = run.problem.width / run.problem.dim, grid / scale
-                name = f"M = {len(run.problem.v)}" if len(units) > 1 else f"δ = {delta:g}"
-                line = random_features.curve(run.problem, own).risk
-                limit = random_features.proportional(run.problem, own, noise=lr > 1.0).risk
+            for i, (problem, run) in enumerate(chosen):
+                delta, own = problem.width / problem.dim, grid / scale
+                name = f"M = {len(problem.v)}" if len(units) > 1 else f"δ = {delta:g}"
+                line = random_features.curve(problem, own).risk
+                limit = random_features.proportional(problem, own, noise=lr > 1.0).risk
                 ax.plot(grid, line, color=hue(i), label=name)
                 ax.plot(grid, limit, ":", color="k", linewidth=1.0)
                 error_bars(ax, run.t * scale, run.mean().risk, run.sem().risk, hue(i))
@@ -356,12 +361,12 @@ def _curves(bench: _Bench) -> Outcome:
 
         return draw
 
-    panels = [
+    drawn: list[Panel] = [
         panel(2.0, (1,), f"η = 2: SGD, theory, N → ∞ (dotted), N = {dim}", "τ = steps/K"),
         panel(0.1, (1,), "η = 0.1: SGD, theory, gradient flow (dotted)", "t = ητ"),
         panel(2.0, (1, 2, 3), "δ = 1, η = 2, M teacher units", "τ = steps/K"),
     ]
-    return checks, table_of(rows), panels
+    return checks, table_of(rows), drawn
 
 
 # ---- the asymptotic error ------------------------------------------------------------------------
@@ -567,7 +572,9 @@ def _learning_rate(bench: _Bench) -> Outcome:
         problem = base.replace(lr=factor * limit)
         run = bench.simulate(problem, late, replicas=16, teachers=1, throw=False)
         risk = np.where(np.isfinite(run.risk), run.risk, np.inf)
-        growth.append(float(np.median(risk[:, 1] / risk[:, 0])) if factor < 1 else _grown(run))
+        growth.append(
+            float(np.median(risk[:, 1] / risk[:, 0])) if factor < 1 else _grown(problem, run)
+        )
     checks = [
         z_check("eps_inf/eps_min against 1 + x chi_r/(1 - x chi)", z),
         z_check("eps_inf/eps_min against 1/(1 - x), allowing the first order", plain_z),
@@ -626,12 +633,12 @@ def _learning_rate(bench: _Bench) -> Outcome:
     return checks, table_of(rows), [errors, relative]
 
 
-def _grown(run: RiskTrajectory) -> float:
+def _grown(problem: Problem, run: RiskTrajectory) -> float:
     """Return the share of the replicas whose risk exceeds E y^2 at the end."""
+    assert run.diverged is not None
     if run.diverged.all():
         return 1.0
-    name = run.problem.activation
-    q = float(random_features.pair_kernel(name, name, 1.0))
+    q = _energy(problem.activation)
     return float(np.mean(run.diverged | (run.risk[:, -1] > q)))
 
 
@@ -670,7 +677,7 @@ def _width_staircase(bench: _Bench) -> Outcome:
     steps, plateaus = [], []
     for name, degrees in (("erf", (1, 3, 5)), ("relu", (2, 4))):
         dim = 100
-        value, count, energy = _energies(name, dim, 400)
+        lam, count, energy = _energies(name, dim, 400)
         for degree in degrees:
             above = float(energy[degree + 1 :].sum())
             K = float(round(count[degree]))
@@ -680,7 +687,7 @@ def _width_staircase(bench: _Bench) -> Outcome:
             expected = (energy[degree] * h + above) / energy.sum()
             # The degrees below have left their number, relatively, of the risk and of the width; of
             # that above as much is learned. At K = B_l the logarithm of h has slope -sqrt(rho)/2.
-            below = float(count[:degree][value[:degree] > 0.0].sum()) / count[degree]
+            below = float(count[:degree][lam[:degree] > 0.0].sum()) / count[degree]
             allowed = (below + count[degree] / count[degree + 2]) * (2.0 + math.sqrt(rho) / 2.0)
             steps.append((_minimal(name, dim, K) / expected - 1.0) / allowed)
             middle = float(round(math.sqrt(count[degree] * count[degree + 2])))
@@ -757,7 +764,7 @@ def _width_staircase(bench: _Bench) -> Outcome:
     def panel(name: str, top: float) -> Callable[[Axes], None]:
         def draw(ax: Axes) -> None:
             x = np.unique(np.round(np.geomspace(1.0, top, 160)))
-            q = float(random_features.pair_kernel(name, name, 1.0))
+            q = _energy(name)
             for i, n in enumerate((3, 5, 10, 20, 50, 100)):
                 line = np.array([_minimal(name, n, width) for width in x])
                 line[line <= 0.0] = np.nan
@@ -793,7 +800,7 @@ def _degree(activation: str, tol: float) -> tuple[int, float]:
     multiplicities that change by the square of the degree over N.
     """
     kappa = random_features.hermite(activation, 100).kappa
-    shares = kappa / float(random_features.pair_kernel(activation, activation, 1.0))
+    shares = kappa / _energy(activation)
     left = 1.0 - np.cumsum(shares)
     degree = int(np.argmax(left < tol))
     orders = np.arange(degree + 1) ** 2
@@ -829,8 +836,19 @@ def _exponential_width(bench: _Bench) -> Outcome:
         direct = _Direct(problem, rng, 8 * bench.more)
         predicted = random_features.minimal_risk(problem, route="sphere")
         z.append(direct.deviation(problem, predicted))
-        q = float(random_features.pair_kernel(name, name, 1.0))
-        points.append((name, n, width, 2.0 * float(direct.risk.mean()) / q / tol))
+        value, sem = mean_and_error(direct.risk)
+        unit = _energy(name) * tol / 2.0
+        points.append((name, n, width, value / unit, sem / unit))
+    # And the power of the width itself. What first layers change of the risk is of order 1/N.
+    logs = []
+    for width in (128, 1024):
+        problem = Problem(dim=4, width=width, lr=1.0, activation="relu")
+        value, sem = mean_and_error(_Direct(problem, rng, 8 * bench.more).risk)
+        theory = random_features.minimal_risk(problem, route="sphere")
+        logs.append((math.log(value), sem / value, math.log(theory)))
+    span = math.log(8.0)
+    slopes = [(logs[1][i] - logs[0][i]) / span for i in (0, 2)]
+    slope = (slopes[0], math.hypot(logs[0][1], logs[1][1]) / span)
     # Vanishing error at fixed N: the highest degree L has K = L^(N - 1)/(N - 2)! up to a factor.
     relu, erf = [], []
     for n in (4, 6, 8, 10):
@@ -904,6 +922,13 @@ def _exponential_width(bench: _Bench) -> Outcome:
             side="above",
         ),
         z_check("risk by direct linear algebra at K* against theory", z),
+        mean_check(
+            "relu, N = 4: slope of log risk in log K by direct linear algebra, K = 128 to 1024",
+            slopes[1],
+            slope,
+            1.0 / 4.0 / span,
+            8 * bench.more,
+        ),
     ]
 
     def at_fixed_error(ax: Axes) -> None:
@@ -937,12 +962,12 @@ def _exponential_width(bench: _Bench) -> Outcome:
         finish(ax, "log(1/tol)", "K*^(1/(N−1))", title="erf: log(1/ε) ~ K^(1/(N−1))")
 
     def tested(ax: Axes) -> None:
-        for i, (name, n, width, ratio) in enumerate(points):
-            ax.plot(i, ratio, "o", color=hue(names.index(name)))
-            ax.annotate(f"N={n}\nK={width}", (i, ratio), fontsize="x-small")
-        ax.set_xticks(range(len(points)), [name for name, *_ in points])
+        for i, (name, _, _, ratio, sem) in enumerate(points):
+            error_bars(ax, [i], [ratio], [sem], hue(names.index(name)))
+        labels = [f"{name}\nN = {n}\nK = {width}" for name, n, width, *_ in points]
+        ax.set_xticks(range(len(points)), labels, fontsize="x-small")
         ax.axhline(1.0, color="k", linewidth=0.8, label="theory")
-        finish(ax, "activation", "direct risk / tol", title="direct algebra at K*")
+        finish(ax, "activation, N, K*", "direct risk / tol", title="direct algebra at K*")
 
     return checks, table_of(rows), [at_fixed_error, powers_of_error, logarithms, tested]
 
@@ -966,7 +991,7 @@ def _time_staircase(bench: _Bench) -> Outcome:
         predicted = random_features.curve(problem, times).risk
         allowed = _finite_size(problem)
         z += _deviations(run, predicted, allowed)
-        runs.append((run, predicted))
+        runs.append((problem, run))
         names = {"activation": problem.activation, "N": problem.dim, "K": problem.width}
         rows += _rows(run, predicted, allowed, **names, steps=0)
     for row in rows:
@@ -1065,9 +1090,8 @@ def _time_staircase(bench: _Bench) -> Outcome:
     ]
 
     def wide_panel(ax: Axes) -> None:
-        for i, (run, _) in enumerate(runs):
-            p = run.problem
-            q = float(random_features.pair_kernel(p.activation, p.activation, 1.0))
+        for i, (p, run) in enumerate(runs):
+            q = _energy(p.activation)
             grid = np.geomspace(1.0 / p.width, 1e4, 150)
             line = 2.0 * random_features.curve(p, grid).risk / q
             label = f"{p.activation}, N = {p.dim}, K = {p.width}"
@@ -1167,13 +1191,19 @@ class _Spectra:
         """Return the law of Q; s = kappa_1 x + mu_*^2."""
         return spectra.marchenko_pastur(self.dim / self.width)
 
+    @property
+    def support(self) -> tuple[float, float]:
+        """The continuous part of the law of Q."""
+        root = math.sqrt(self.width / self.dim)
+        return (1.0 - root) ** 2, (1.0 + root) ** 2
+
     def mapped(self, x: ArrayLike) -> FloatArray:
         return np.asarray(self.hermite.kappa[1] * np.asarray(x) + self.hermite.mu_star2)
 
     def distance(self) -> float:
         """Return the largest difference between the shares above x in the continuous part."""
         law = self.law()
-        x = np.linspace(*law.support, 400)
+        x = np.linspace(*self.support, 400)
         above = np.mean(self.bulk.ravel() > self.mapped(x)[:, None], axis=1)
         return float(np.max(np.abs(above - (1.0 - law.cdf(x)))))
 
@@ -1274,7 +1304,7 @@ def _gram_spectrum(bench: _Bench) -> Outcome:
                 kappa1 = float(one.hermite.kappa[1])
                 if kappa1 > 0.0:
                     law = one.law()
-                    x = np.linspace(*law.support, 400)[1:-1]
+                    x = np.linspace(*one.support, 400)[1:-1]
                     line = law.density(x) / kappa1
                     ax.plot(one.mapped(x), line, color=hue(i), label=f"δ = {delta:g}")
                 else:
@@ -1282,7 +1312,8 @@ def _gram_spectrum(bench: _Bench) -> Outcome:
                         random_features.sphere_spectrum(one.dim, name, 2).multiplicities[2]
                     )
                     law = spectra.marchenko_pastur(count / one.width)
-                    x = np.linspace(*law.support, 400)
+                    root = math.sqrt(one.width / count)
+                    x = np.linspace((1.0 - root) ** 2, (1.0 + root) ** 2, 400)
                     ax.plot(x, law.density(x), color=hue(i), label=f"δ = {delta:g}")
                 if one.outlier:
                     height = 0.02 * ax.get_ylim()[1]
@@ -1290,7 +1321,7 @@ def _gram_spectrum(bench: _Bench) -> Outcome:
                     ax.plot([value], [height], "v", color=hue(i))
                     ax.plot([one.largest()[0]] * 2, [0.0, 4.0 * height], ":", color=hue(i))
             title = f"{name}, N = {dim}: law (lines), outliers (dotted, ▼)"
-            scales = {"xscale": "log"} if name == "relu" else {}
+            scales: dict[str, Any] = {"xscale": "log"} if name == "relu" else {}
             if name != "quad":
                 scales |= {"yscale": "log"}
             finish(ax, "eigenvalue s of G", "density per unit", title=title, **scales)
@@ -1324,7 +1355,7 @@ def _label_noise(bench: _Bench) -> Outcome:
         share = (predicted[-1] + problem.noise_var / 2.0) / predicted[-1]
         allowed = _equivalent(problem) + _norm_effect(problem) * share
         z += _deviations(run, predicted, allowed)
-        runs.append(run)
+        runs.append((problem, run))
         names = {"activation": problem.activation, "K": problem.width, "noise": problem.noise_var}
         rows += _rows(run, predicted, allowed, **names)
     # Nothing to learn: the modes heat up to the stationary state.
@@ -1402,8 +1433,7 @@ def _label_noise(bench: _Bench) -> Outcome:
     fine = np.geomspace(0.02, 30.0, 100)
 
     def errors(ax: Axes) -> None:
-        for i, run_ in enumerate(runs):
-            p = run_.problem
+        for i, (p, run_) in enumerate(runs):
             label = f"{p.activation}, K/N = {p.width / p.dim:g}, σ² = {p.noise_var:g}"
             ax.plot(fine, random_features.curve(p, fine).risk, color=hue(i), label=label)
             error_bars(ax, run_.t, run_.mean().risk, run_.sem().risk, hue(i))
@@ -1460,7 +1490,7 @@ def _annealing(bench: _Bench) -> Outcome:
     # Left out: that S exceeds its end, twice the share; and the start, which the slowest mode
     # remembers like the power of time, over the rate.
     growth = 1.0 + late / scale
-    energy = float(random_features.pair_kernel("erf", "erf", 1.0))
+    energy = _energy("erf")
     start = energy / (2.0 * best.risk) / (1.0 - _load(base))
     left_out = 2.0 * share + start * growth ** (-float(power[0])) / share
     plain = random_features.modes(base, W, B, [late]).risk[0] / best.risk - 1.0
