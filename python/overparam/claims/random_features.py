@@ -257,12 +257,12 @@ def _minimal(activation: str, dim: int, width: float) -> float:
 
 
 def _curves(bench: _Bench) -> Outcome:
-    dim = 240 if bench.full else 120
+    dim, replicas = (240, 4) if bench.full else (120, 8)
     deltas, small_rate = (0.25, 0.5, 1.0, 2.0, 4.0), 0.1
     t = np.array([1.0 / 3.0, 1.0, 3.0, 10.0, 20.0])
     cases = [
         Problem(dim=dim, width=round(delta * dim), lr=lr)
-        for lr, own in ((2.0, deltas), (small_rate, deltas if bench.full else deltas[:3]))
+        for lr, own in ((2.0, deltas), (small_rate, deltas[:3]))
         for delta in own
     ]
     cases += [
@@ -279,7 +279,7 @@ def _curves(bench: _Bench) -> Outcome:
             problem.replace(dim=dim // 2, width=int(problem.width) // 2),
             problem,
         ]
-        both = [bench.simulate(own, times) for own in sizes]
+        both = [bench.simulate(own, times, replicas=replicas) for own in sizes]
         theory = [random_features.curve(own, times).risk for own in sizes]
         limits_z += _extrapolated(both, theory, [_finite_size(own) for own in sizes])
         for own, run, predicted in zip(sizes, both, theory, strict=True):
@@ -373,7 +373,7 @@ def _curves(bench: _Bench) -> Outcome:
 
 
 def _asymptotic_error(bench: _Bench) -> Outcome:
-    dim = 240 if bench.full else 120
+    dim, replicas = (240, 2) if bench.full else (120, 8)
     deltas, rates, units = (0.25, 0.5, 1.0, 2.0, 4.0), (1.0, 3.0), (1, 2, 3)
     rho = 1.0 / (math.pi * (1.0 / 3.0 - 1.0 / math.pi))
 
@@ -421,7 +421,7 @@ def _asymptotic_error(bench: _Bench) -> Outcome:
             found = []
             for size in (dim // 2, dim):
                 problem = erf(delta, lr, size=size)
-                run = bench.simulate(problem, late)
+                run = bench.simulate(problem, late, replicas=replicas)
                 value, sem = _late(run)
                 predicted = float(random_features.curve(problem, late).risk.mean())
                 allowed = _finite_size(problem)
@@ -987,7 +987,7 @@ def _time_staircase(bench: _Bench) -> Outcome:
     z, runs = [], []
     for problem in cases:
         times = np.round(np.array(t) * problem.width) / problem.width
-        run = bench.simulate(problem, times, replicas=6 if not bench.full else 2)
+        run = bench.simulate(problem, times, replicas=16 if not bench.full else 4)
         predicted = random_features.curve(problem, times).risk
         allowed = _finite_size(problem)
         z += _deviations(run, predicted, allowed)
@@ -1335,7 +1335,7 @@ def _gram_spectrum(bench: _Bench) -> Outcome:
 
 
 def _label_noise(bench: _Bench) -> Outcome:
-    dim = 200 if bench.full else 100
+    dim, replicas = (200, 4) if bench.full else (100, 8)
     t = np.array([1.0, 3.0, 10.0, 20.0])
     cases = [
         Problem(dim=dim, width=round(delta * dim), lr=2.0, noise_var=noise)
@@ -1349,7 +1349,7 @@ def _label_noise(bench: _Bench) -> Outcome:
     z, runs = [], []
     for problem in cases:
         times = np.round(t * problem.width) / problem.width
-        run = bench.simulate(problem, times)
+        run = bench.simulate(problem, times, replicas=replicas)
         predicted = random_features.curve(problem, times).risk
         # The norm's effect is on the noise as well, which is no part of the risk.
         share = (predicted[-1] + problem.noise_var / 2.0) / predicted[-1]
