@@ -27,6 +27,7 @@ from overparam.claims import Check, Claim
 from overparam.claims._shared import (
     Bench,
     error_bars,
+    error_limit,
     extrapolated,
     finish,
     hue,
@@ -298,7 +299,8 @@ def _curves(bench: _Bench) -> Outcome:
             # The noise of SGD adds at most x/(1 - x).
             x = _load(problem)
             flow_z += _deviations(both[1], flow, _finite_size(problem) + x / (1.0 - x))
-    # The equations for a given first layer and teacher: the norm alone is left out.
+    # The equations for a given first layer and teacher: the norm alone is left out. It acts on the
+    # stationary state and, by its variance, on the way to it.
     rng, given_z = bench.rng(), []
     for problem in given:
         W, B = _sphere(rng, int(problem.width), dim), _sphere(rng, len(problem.v), dim)
@@ -525,14 +527,14 @@ def _learning_rate(bench: _Bench) -> Outcome:
     # The residual and its dependence on the norm do not depend on the rate.
     direct: dict[tuple[str, float], _Direct] = {}
     rows: list[dict[str, Any]] = []
-    z, ratios, plain_z = [], [], []
+    z, ratios, refuted = [], [], []
     for problem in (*cases, *others):
-        key = (problem.activation, problem.width)
+        key, replicas = (problem.activation, problem.width), 8 if problem in cases else 16
         if key not in direct:
-            direct[key] = _Direct(problem, rng, 8 * bench.more, samples=4000)
+            direct[key] = _Direct(problem, rng, replicas * bench.more, samples=4000)
         own = direct[key]
         late = np.linspace(40.0, 60.0, 21)
-        run = bench.simulate(problem, late)
+        run = bench.simulate(problem, late, replicas=replicas)
         # What is left of slow modes, in the theory.
         rest = float(random_features.curve(problem, late).risk.mean())
         rest /= random_features.stationary_risk(problem, route="sphere")
@@ -546,7 +548,8 @@ def _learning_rate(bench: _Bench) -> Outcome:
         first = _norm_effect(problem) + x * abs(norm - 1.0) / (1.0 - x * (1.0 + excess))
         z.append(z_score(measured - full, error, len(run.risk), full * first**2))
         plain = 1.0 / (1.0 - x)
-        plain_z.append(z_score(measured - plain, error, len(run.risk), plain * first))
+        if problem in others:
+            refuted.append((measured - plain) / error)
         ratios.append((problem, measured, error))
         rows.append(
             {
@@ -577,7 +580,14 @@ def _learning_rate(bench: _Bench) -> Outcome:
         )
     checks = [
         z_check("eps_inf/eps_min against 1 + x chi_r/(1 - x chi)", z),
-        z_check("eps_inf/eps_min against 1/(1 - x), allowing the first order", plain_z),
+        Check(
+            quantity="relu, quad: smallest excess over 1/(1 - x), without the fluctuations of the "
+            "norm, in standard errors",
+            predicted=error_limit(len(refuted), 16 * bench.more),
+            measured=min(refuted),
+            tolerance=0.0,
+            side="above",
+        ),
         Check(
             quantity="rate 0.8 lr_max: median of eps(60)/eps(10)",
             predicted=1.0,
@@ -1478,13 +1488,13 @@ def _annealing(bench: _Bench) -> Outcome:
         rows += _rows(run, theory.risk, allowed, pair=pair)
         averages = random_features.population(W, B, base.v, activation=base.activation)
         shown.append((run, W, B, random_features.best_fit(averages)))
-    # The minimal risk is reached at the rate of a quasi-static state, if all modes can follow.
-    scale, late = 20.0, 1e4
+    # The minimal risk is reached at the rate of a quasi-static state, if all modes can follow: each
+    # remembers like a power of time, the slowest like the third.
     run, W, B, best = shown[0]
+    scale, late = 1.5 / (first * float(best.eigenvalues[0])), 1e4
     found = random_features.modes(base, W, B, [late], lr_schedule=schedule(scale)).risk[0]
     rate = float(schedule(scale)(np.array(late)))
     power = 2.0 * best.eigenvalues * first * scale
-    assert power[0] > 1.0
     share = rate / 2.0 * float(np.mean(best.eigenvalues * power / (power - 1.0)))
     excess = found / best.risk - 1.0
     # Left out: that S exceeds its end, twice the share; and the start, which the slowest mode
@@ -1530,9 +1540,9 @@ def _annealing(bench: _Bench) -> Outcome:
 
     def errors(ax: Axes) -> None:
         run, W, B, best = shown[0]
-        for i, own in enumerate((5.0, 20.0)):
+        for i, own in enumerate((5.0, scale)):
             line = random_features.modes(base, W, B, fine, lr_schedule=schedule(own)).risk
-            ax.plot(fine, line, color=hue(i), label=f"η = 4/(1 + τ/{own:g})")
+            ax.plot(fine, line, color=hue(i), label=f"η = 4/(1 + τ/{own:.3g})")
         ax.plot(fine, random_features.modes(base, W, B, fine).risk, color=hue(2), label="η = 4")
         error_bars(ax, run.t, run.mean().risk, run.sem().risk, hue(0))
         ax.axhline(best.risk, color="k", linestyle=":", label="best fit")
@@ -1542,10 +1552,10 @@ def _annealing(bench: _Bench) -> Outcome:
     def excesses(ax: Axes) -> None:
         _, W, B, best = shown[0]
         x = np.geomspace(1.0, late, 40)
-        for i, own in enumerate((5.0, 20.0)):
+        for i, own in enumerate((5.0, scale)):
             line = random_features.modes(base, W, B, x, lr_schedule=schedule(own)).risk
-            ax.plot(x, line / best.risk - 1.0, color=hue(i), label=f"η = 4/(1 + τ/{own:g})")
-        ax.plot(x, schedule(20.0)(x) / 6.0, "k:", label="η(τ) q/2, τ₀ = 20")
+            ax.plot(x, line / best.risk - 1.0, color=hue(i), label=f"η = 4/(1 + τ/{own:.3g})")
+        ax.plot(x, schedule(scale)(x) / 6.0, "k:", label=f"η(τ) q/2, τ₀ = {scale:.3g}")
         title = "excess over the best fit"
         finish(ax, "τ = steps/K", "ε/ε_min − 1", title=title, xscale="log", yscale="log")
 
