@@ -319,7 +319,7 @@ def _curves(bench: _Bench) -> Outcome:
     # Towards the proportional limit.
     gaps = []
     for size in (1000, 10000):
-        large = [Problem(dim=size, width=round(delta * size), lr=2.0) for delta in deltas]
+        wide = [Problem(dim=size, width=round(delta * size), lr=2.0) for delta in deltas]
         gaps.append(
             max(
                 float(
@@ -329,7 +329,7 @@ def _curves(bench: _Bench) -> Outcome:
                         - 1.0
                     ).max()
                 )
-                for problem in large
+                for problem in wide
             )
         )
     checks = [
