@@ -34,6 +34,7 @@ from overparam.claims._shared import (
     mean_and_error,
     mean_check,
     table_of,
+    weighted_mean,
     worst,
     z_check,
     z_score,
@@ -272,7 +273,7 @@ def _curves(bench: _Bench) -> Outcome:
     given = [problem for problem in cases[: len(deltas)] if problem.width <= 2 * dim][1:]
     bench.jobs = 2 * len(cases) + len(given)
     rows: list[dict[str, Any]] = []
-    runs, z, limits_z, flow_z = [], [], [], []
+    runs, z, limits_z, flow_z, means, second = [], [], [], [], [], []
     for problem in cases:
         # The small rate is the scaling in which gradient flow is the limit, at fixed eta tau.
         times = t if problem.lr > 1.0 else t[:3] * 2.0 / problem.lr
@@ -282,7 +283,14 @@ def _curves(bench: _Bench) -> Outcome:
         ]
         both = [bench.simulate(own, times, replicas=replicas) for own in sizes]
         theory = [random_features.curve(own, times).risk for own in sizes]
-        limits_z += _extrapolated(both, theory, [_finite_size(own) for own in sizes])
+        firsts = [_finite_size(own) for own in sizes]
+        limits_z += _extrapolated(both, theory, firsts)
+        small, large = (
+            mean_and_error((run.risk / own - 1.0).mean(axis=1))
+            for run, own in zip(both, theory, strict=True)
+        )
+        means.append(extrapolated(small, large, 2.0))
+        second.append(firsts[0] * firsts[1])
         for own, run, predicted in zip(sizes, both, theory, strict=True):
             allowed = _finite_size(own)
             z += _deviations(run, predicted, allowed)
@@ -311,7 +319,7 @@ def _curves(bench: _Bench) -> Outcome:
     # Towards the proportional limit.
     gaps = []
     for size in (1000, 10000):
-        large = [Problem(dim=size, width=round(delta * size), lr=2.0) for delta in deltas]
+        wide = [Problem(dim=size, width=round(delta * size), lr=2.0) for delta in deltas]
         gaps.append(
             max(
                 float(
@@ -321,13 +329,18 @@ def _curves(bench: _Bench) -> Outcome:
                         - 1.0
                     ).max()
                 )
-                for problem in large
+                for problem in wide
             )
         )
     checks = [
-        z_check(
-            f"risk of SGD against theory, extrapolated in 1/N from N = {dim // 2}, {dim}", limits_z
+        mean_check(
+            f"relative deviation of SGD from theory, mean over {len(cases)} curves, extrapolated "
+            f"in 1/N from N = {dim // 2}, {dim}",
+            0.0,
+            weighted_mean(means),
+            max(second),
         ),
+        z_check("the same of every point", limits_z),
         z_check("risk of SGD against the curve of any N and K, at each size", z),
         z_check("risk of SGD against the equations for the given first layer and teacher", given_z),
         z_check("risk of SGD at rate 0.1 against gradient flow at t = eta tau", flow_z),
