@@ -973,6 +973,16 @@ def test_curve_at_tiny_variance():
     assert_allclose(result.risk, 2 * 0.3 * 0.05**2, rtol=1e-6)
     assert_allclose(result.alpha * result.sigma2, (result.risk + 0.1) / 4, rtol=1e-12)
     assert np.all(result.stable)
+    # No value where rounding leaves nothing of the risk.
+    law = spectra.discrete([0.0, 5.0], [0.9, 0.1])
+    problem = Problem(
+        alpha=0.10466516702103526,
+        kappa=0.08482209776797517,
+        teacher_spectrum=law,
+        ridge=0.0015741388672385166,
+    )
+    with pytest.raises(op.ConvergenceError):
+        flow.curve(problem, [1.2430734384979627e-30])
 
 
 # General teachers.

@@ -992,7 +992,13 @@ Found curve(const TeacherLaw& teacher, const Setting& setting, const std::vector
                 if (tau > 0.0) taus.push_back(tau);
             }
         }
-        for (const double tau : taus) found.fixed.push_back(statics.with_alpha(tau));
+        for (const double tau : taus) {
+            const Fixed f = statics.with_alpha(tau);
+            if (f.alpha > 0.0 && f.alpha < INF)
+                found.fixed.push_back(f);
+            else
+                found.status = Status::NOT_CONVERGED;
+        }
         if (taus.empty()) found.status = Status::NOT_CONVERGED;
     }
     found.evaluations = spread->evaluations;
