@@ -645,6 +645,12 @@ def test_bayes_risk():
     assert 0 < risks[1] < risks[0] < 0.2
     # No data: the variance of the teacher.
     assert_allclose(flow.bayes_risk(1e-7, 0.5, 0.3), 4.0, rtol=1e-5)
+    # Much noise, or few data: up to the variance of the teacher, never above.
+    gaps = [2 / 0.3 - flow.bayes_risk(0.45, 0.3, 10.0**n) for n in (4, 6, 8, 10)]
+    assert_allclose(gaps, 40 * 10.0 ** -np.array([4, 6, 8, 10]), rtol=2e-3)
+    for noise_var in (1e12, 1e16, 1e30):
+        assert_allclose(flow.bayes_risk(0.45, 0.3, noise_var), 2 / 0.3, rtol=1e-11)
+    assert 0 < 2 / 0.3 - flow.bayes_risk(1e-8, 0.3, 0.1) < 1e-6
     # The limit of small noise.
     assert_allclose(flow.bayes_risk(1.0, 0.3, 1e-8) / 1e-8, threshold / (1 - threshold), rtol=1e-3)
 
@@ -889,13 +895,94 @@ def test_optimal_ridge_removes_the_peak():
 
 
 def test_optimal_ridge_without_noise_or_signal():
-    """No ridge where the teacher is recovered; S = 0 where nothing can be learned."""
+    """No ridge where the teacher is recovered; little better than S = 0 where noise hides it."""
     problem = Problem(alpha=0.4, kappa=1.0, kappa_star=0.2)
     ridge, best = flow.optimal_ridge(problem)
     assert ridge == best.risk[0] == 0
     ridge, best = flow.optimal_ridge(problem.replace(noise_var=1e4))
-    assert_allclose(best.risk, 12.0, rtol=1e-9)
+    assert 11.99 < best.risk[0] < 12
     assert np.all(flow.long_time(problem.replace(noise_var=1e4, ridge=0.9 * ridge)).risk > 12)
+    assert_solutions(best, best.problem, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"alpha": 0.45, "kappa": 1.0, "kappa_star": 0.3},
+        {"alpha": 0.2, "kappa": 1.0, "kappa_star": 0.5},
+        {"alpha": 0.3, "kappa": 0.3, "kappa_star": 0.3},
+        {"alpha": 0.8, "kappa": 0.1, "kappa_star": 2.0, "teacher_scale": 3.0},
+        {
+            "alpha": 0.45,
+            "kappa": 0.5,
+            "teacher_spectrum": spectra.discrete([0.0, 1.0, 3.0], [0.5, 0.3, 0.2]),
+        },
+    ],
+)
+def test_optimal_ridge_for_any_noise(given):
+    for noise_var in (*np.geomspace(1, 1e6, 10), 1420.83, 1e9):
+        problem = Problem(**given, noise_var=noise_var)
+        ridge, best = flow.optimal_ridge(problem)
+        risk = float(best.risk[0])
+        scale = math.sqrt(noise_var / (4 * problem.alpha)) + 10 * problem.teacher_scale
+        grid = [[0.0], np.geomspace(1e-3, 3 * scale, 12), np.linspace(0.9, 1.1, 21) * ridge]
+        for other in np.concatenate(grid):
+            solutions = flow.long_time(problem.replace(ridge=float(other)))
+            assert solutions.risk[0] >= risk * (1 - 1e-9), (noise_var, other)
+        nothing = flow.long_time(problem.replace(ridge=3 * scale))
+        assert nothing.rank[0] == 0
+        assert 0 < ridge < 3 * scale
+
+
+def test_ridge_at_the_edge():
+    """The limit S = 0 where the threshold is at the edge of the law to rounding."""
+    law = spectra.discrete([0.0, 1.0, 3.0], [0.5, 0.3, 0.2])
+    second = 0.3 + 0.2 * 9
+    for noise_var in (1.0, 30.0, 300.0, 1e3, 3e3, 1e6):
+        problem = Problem(alpha=0.45, kappa=1.0, noise_var=noise_var, teacher_spectrum=law)
+        variance = (2 * second + noise_var) / (4 * 0.45)
+
+        def empty(ridge, problem=problem):
+            return flow.long_time(problem.replace(ridge=ridge)).rank[0] == 0
+
+        low, high = 0.1 * math.sqrt(variance), 3 * math.sqrt(variance) + 10
+        while high - low > 4e-16 * high:
+            middle = 0.5 * (low + high)
+            if middle in (low, high):
+                break
+            low, high = (low, middle) if empty(middle) else (middle, high)
+        for gap in (*10.0 ** -np.arange(10, 17), 0.0, -1e-15, -1e-13):
+            result = only(flow.long_time(problem.replace(ridge=high * (1 - gap))))
+            assert all(math.isfinite(value) for value in result.values())
+            assert_allclose(result["risk"], 2 * second, rtol=1e-8)
+            assert 0 <= result["rank"] < 1e-8
+    problem = Problem(
+        alpha=0.45, kappa=1.0, noise_var=3000.0, teacher_spectrum=law, ridge=82.63926627930302
+    )
+    assert_allclose(flow.long_time(problem).risk, [2 * second], rtol=1e-12)
+
+
+def test_curve_at_tiny_variance():
+    """The threshold is the ridge to rounding: alpha sigma^2 and the risk are constant."""
+    problem = Problem(alpha=0.4, kappa=0.5, kappa_star=0.3, noise_var=0.1, ridge=0.05)
+    variances = [1e-30, 1e-20, 1e-17, 1e-16, 1e-15, 1e-13]
+    result = flow.curve(problem, variances)
+    assert result.status is Status.SUCCESS
+    assert_array_equal(result.sigma2, variances)
+    assert_allclose(result.threshold, 0.05, rtol=1e-11)
+    assert_allclose(result.risk, 2 * 0.3 * 0.05**2, rtol=1e-6)
+    assert_allclose(result.alpha * result.sigma2, (result.risk + 0.1) / 4, rtol=1e-12)
+    assert np.all(result.stable)
+    # No value where rounding leaves nothing of the risk.
+    law = spectra.discrete([0.0, 5.0], [0.9, 0.1])
+    problem = Problem(
+        alpha=0.10466516702103526,
+        kappa=0.08482209776797517,
+        teacher_spectrum=law,
+        ridge=0.0015741388672385166,
+    )
+    with pytest.raises(op.ConvergenceError):
+        flow.curve(problem, [1.2430734384979627e-30])
 
 
 # General teachers.

@@ -120,23 +120,19 @@ class RationalSpread final : public Spread {
         return sigma_ * guess_;
     }
 
-    // Integral of h^2 rho, times the variance.
-    double square_force() const {
-        const auto lower_edge = [this](double g) {  // in -g
-            const double d = b_ + g, ratio = k_ / (d * d);
-            return std::pair(std::log1p(ratio) + 2.0 * std::log(g),
-                             2.0 / g - 2.0 * ratio / (d * (1.0 + ratio)));
+    // Smallest mean square error of an estimate of the teacher from Y.
+    double least_error() const {
+        const double s = sigma_ * sigma_, spread = a_ * a_ / k_;
+        if (s < spread) {
+            const auto square = [](Complex g) { return g.real() * g.real(); };
+            return s * (1.0 - 4.0 * mean_of(square));
+        }
+        // The estimate is a b^2/|b - g|^2: variance of the teacher less that of the estimate.
+        const auto square = [this](Complex g) {
+            const double gain = (2.0 * b_ * g.real() - std::norm(g)) / std::norm(b_ - g);
+            return k_ * gain * gain;
         };
-        const double bottom = z(-newton(lower_edge, 0.0, 1.0, 0.5, 1e-15));
-        if (!gap_) return square_force(bottom, top_);
-        const double steepest = b_ * std::cbrt(k_) / (1.0 - std::cbrt(k_));
-        const double d = newton(
-            [this](double d) {
-                const auto [value, slope] = gap_edge(d);
-                return std::pair(-value, -slope);
-            },
-            steepest, 1.0 - b_, 0.5, 1e-15);
-        return square_force(bottom, z(b_ + d)) + square_force(lower_bulk_, top_);
+        return spread * (1.0 - mean_of(square));
     }
 
     Tails above_quantile() override { return integrals(quantile_); }
@@ -189,9 +185,30 @@ class RationalSpread final : public Spread {
                 -s * sums.g_z2.imag() / M_PI};
     }
 
-    // Of one bulk, in the angle of x = middle - half width cos(angle), by panels that are halved
+    // Of a function of the Cauchy transform, over the law.
+    template <class F>
+    double mean_of(F&& f) const {
+        const auto lower_edge = [this](double g) {  // in -g
+            const double d = b_ + g, ratio = k_ / (d * d);
+            return std::pair(std::log1p(ratio) + 2.0 * std::log(g),
+                             2.0 / g - 2.0 * ratio / (d * (1.0 + ratio)));
+        };
+        const double bottom = z(-newton(lower_edge, 0.0, 1.0, 0.5, 1e-15));
+        if (!gap_) return mean_of(f, bottom, top_);
+        const double steepest = b_ * std::cbrt(k_) / (1.0 - std::cbrt(k_));
+        const double d = newton(
+            [&](double d) {
+                const auto [value, slope] = gap_edge(d);
+                return std::pair(-value, -slope);
+            },
+            steepest, 1.0 - b_, 0.5, 1e-15);
+        return mean_of(f, bottom, z(b_ + d)) + mean_of(f, lower_bulk_, top_);
+    }
+
+    // Over one bulk, in the angle of x = middle - half width cos(angle), by panels that are halved
     // until they agree.
-    double square_force(double left, double right) const {
+    template <class F>
+    double mean_of(F&& f, double left, double right) const {
         const double middle = 0.5 * (left + right), half = 0.5 * (right - left);
         const Quadrature& rule = panel_rule();
         const auto panel = [&](double start, double length) {
@@ -199,7 +216,7 @@ class RationalSpread final : public Spread {
             for (std::size_t i = 0; i < rule.nodes.size(); ++i) {
                 const double angle = start + length * rule.nodes[i];
                 const Complex g = locate(middle - half * std::cos(angle)).first;
-                sum += rule.weights[i] * g.real() * g.real() * g.imag() * std::sin(angle);
+                sum += rule.weights[i] * f(g) * g.imag() * std::sin(angle);
             }
             return sum * length * half / M_PI;
         };
@@ -467,10 +484,8 @@ class CurveSpread final : public Spread {
     // Imaginary parts of the integrals of g dz, g z dz, g z^2 dz, g^2 dz and g^2 z dz from w to the
     // real axis below or above the law, along a circle centred on the axis.
     std::array<double, 5> path(Complex w, bool upwards) const {
-        const double end = upwards ? poles_.back() + std::abs(w - poles_.back())
-                                   : poles_.front() - std::abs(w - poles_.front());
-        const double centre = 0.5 * (std::norm(w) - end * end) / (w.real() - end);
-        const double radius = std::abs(end - centre), start = std::arg(w - centre);
+        const double centre = upwards ? poles_.back() : poles_.front();
+        const double radius = std::abs(w - centre), start = std::arg(w - centre);
         const double length = upwards ? start : M_PI - start, sign = upwards ? -1.0 : 1.0;
         const Complex arm = w - centre;
         const auto at = [&](double turned) {  // exact on the scale of w where the circle is larger
@@ -513,6 +528,8 @@ class CurveSpread final : public Spread {
     Tails integrals(Complex w) {
         ++evaluations;
         if (w.imag() == 0.0) {
+            if (w.real() > poles_.back()) return {0.0, 0.0, 0.0, 0.0, total_};
+            if (w.real() < poles_.front()) return {1.0, mean, 0.0, 0.5, 0.0};
             // All of a gap does; its lower end is on the scale of what is below.
             const auto next = std::lower_bound(poles_.begin(), poles_.end(), w.real());
             w = open_edge(*(next - 1), w.real());
@@ -668,14 +685,19 @@ class Statics {
             const double R = risk(keep_at(tau));
             if (R < found.risk) found = {tau, R, true};
         };
+        if (!(first.tau < top_)) return found;
         double last = first.tau, at_last = slope(last);
-        constexpr int points = 24;
-        for (int i = 1; i <= points; ++i) {
-            const double tau = first.tau + (top_ - first.tau) * i / points;
+        const auto step = [&](double tau) {
             const double now = slope(tau);
             if (at_last < 0.0 && now >= 0.0) consider(root(slope, last, at_last, tau, now, 0.0));
             last = tau, at_last = now;
-        }
+        };
+        constexpr int points = 24;
+        for (int i = 1; i < points; ++i) step(first.tau + (top_ - first.tau) * i / points);
+        // With much noise the minimum is close to the edge, on the scale of the teacher.
+        while (at_last < 0.0 && top_ - last > 1e-13 * top_) step(top_ - 0.25 * (top_ - last));
+        const double nothing = 2.0 * y_.second;
+        if (nothing < found.risk) found = {top_, nothing, true};
         return found;
     }
 
@@ -930,7 +952,7 @@ Found long_time(const TeacherLaw& teacher, const Setting& setting) {
             continue;
         }
         const double log_s = solve(excess, in);
-        if (std::abs(excess(log_s)) > RESIDUAL) {
+        if (!(std::abs(excess(log_s)) <= RESIDUAL)) {
             found.status = Status::NOT_CONVERGED;
             continue;
         }
@@ -963,13 +985,20 @@ Found curve(const TeacherLaw& teacher, const Setting& setting, const std::vector
             for (int i = 1; i < 40; ++i) grid.push_back(lam + (top - lam) * i / 40);
             if (statics.edge_ > lam && statics.edge_ < top) grid.push_back(statics.edge_);
             std::sort(grid.begin(), grid.end());
-            if (lam == 0.0 && mismatch(0.0) <= 0.0) taus.push_back(0.0);
+            // For lam > 0 it is positive there; tau is lam to rounding where it is not.
+            if (mismatch(lam) <= 0.0) taus.push_back(lam);
             for (const Bracket& in : brackets(mismatch, grid)) {
                 const double tau = solve(mismatch, in);
                 if (tau > 0.0) taus.push_back(tau);
             }
         }
-        for (const double tau : taus) found.fixed.push_back(statics.with_alpha(tau));
+        for (const double tau : taus) {
+            const Fixed f = statics.with_alpha(tau);
+            if (f.alpha > 0.0 && f.alpha < INF)
+                found.fixed.push_back(f);
+            else
+                found.status = Status::NOT_CONVERGED;
+        }
         if (taus.empty()) found.status = Status::NOT_CONVERGED;
     }
     found.evaluations = spread->evaluations;
@@ -991,31 +1020,31 @@ double optimal_ridge(const TeacherLaw& teacher, const Setting& setting) {
     const std::vector<Bracket> signs =
         brackets(excess, log_grid(std::log(low), std::log(high), per_decade), true);
     if (signs.empty()) return NaN;
-    statics.widen(std::exp(solve(excess, signs.front())));
+    const double log_s = solve(excess, signs.front());
+    if (!(std::abs(excess(log_s)) <= RESIDUAL)) return NaN;
     const Statics::Best best = statics.best();
     if (!best.inside) return 0.0;
+    if (best.tau >= statics.top_) return statics.top_ * (1.0 + 1e-15);
     const Kept kept = statics.keep_at(best.tau);
     return kept.tau * (1.0 - Statics::response(kept) / setting.alpha);
 }
 
 double bayes_risk(double alpha, double ratio, double scale, double noise) {
     RationalSpread spread(ratio, scale, 0.0);
-    // R/sigma^2, which falls with sigma^2.
-    const auto share = [&](double s) {
+    const auto risk = [&](double s) {
         spread.widen(s);
-        return 2.0 * (1.0 - 4.0 * spread.square_force());
+        return 2.0 * spread.least_error();
     };
     const auto excess = [&](double log_s) {
         const double s = std::exp(log_s);
-        return std::log((std::max(share(s), 0.0) + noise / s) / (4.0 * alpha));
+        return std::log((std::max(risk(s), 0.0) + noise) / (4.0 * alpha * s));
     };
     double low = std::log(noise > 0.0 ? 0.99 * noise / (4.0 * alpha) : spread.vanishing());
     double f_low = excess(low);
     if (noise == 0.0 && f_low <= 0.0) return 0.0;
     double high = std::log(2.0 * (2.0 * spread.second + noise) / (4.0 * alpha));
     double f_high = excess(high);
-    const double s = std::exp(root(excess, low, f_low, high, f_high, 1e-15));
-    return s * share(s);
+    return risk(std::exp(root(excess, low, f_low, high, f_high, 1e-15)));
 }
 
 double recovery_threshold(double kappa, double ratio) {
