@@ -1822,6 +1822,19 @@ def test_dmft_divergence():
         flow.dmft(NOISY, [1.0], lr=1.0, dim=16, groups=1)
 
 
+def test_dmft_divergence_of_an_extrapolation():
+    """The rows that both sizes reach are kept."""
+    arguments = {"problem": NOISY, "t": [0.0, 1.0, 2.0, 200.0], "lr": 1.0, "throw": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        both = flow.dmft(**arguments, dim=20, extrapolate=True)
+        small, large = (flow.dmft(**arguments, dim=dim) for dim in (10, 20))
+    assert both.status is Status.DIVERGED
+    assert len(both.steps) == min(len(small.steps), len(large.steps)) >= 3
+    assert_array_equal(both.t, [0.0, 1.0, 2.0])
+    assert_allclose(both.risk, 2.0 * large.risk - small.risk, rtol=1e-9)
+
+
 def test_dmft_warns_of_probe_noise():
     with pytest.warns(UserWarning, match=r"noise of the measured response makes up .* at t = 9"):
         run = flow.dmft(NOISY.replace(noise_var=0.0, ridge=0.0), [3.0, 9.0], lr=0.03, dim=10)
@@ -1875,3 +1888,5 @@ def test_dmft_steady_state():
     assert early.drift[0] < 0.0
     with pytest.raises(ValueError, match="t must be at least one step"):
         flow.dmft(problem, [0.0], lr=0.035, dim=10).steady_state()
+    ridges = flow.dmft(problem, [0.02], lr=0.02, dim=10, ridges=[0.1, 0.2, 0.3])
+    assert ridges.steady_state().problem.ridge == 0.1

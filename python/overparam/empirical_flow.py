@@ -1547,7 +1547,9 @@ class DmftTrajectory(FlowTrajectory):
         if len(self.steps) < 2:
             raise _check.bad("t", "at least one step long for a drift", self.t)
         problem = cast(Problem, self.problem)
-        problem = problem.replace(ridge=float(np.ravel(self.inputs["ridges"])[-1]))
+        ridges = np.ravel(self.inputs["ridges"])
+        used = min(len(self.steps) - 2, len(ridges) - 1)
+        problem = problem.replace(ridge=float(ridges[used]))
         rows = [int(np.searchsorted(self.step_times, 0.5 * self.step_times[-1])), -1]
         values, errors = (
             np.array([np.diagonal(C)[rows], np.diagonal(residual)[rows], total[rows]])
@@ -1898,6 +1900,8 @@ def dmft(
     for run in runs:
         run.start(workers)
     arrays = {f"{run.dim}/{name}": array for run in runs for name, array in run.arrays.items()}
+    # Rows at most: a smaller size that diverges ends the larger one at the same row.
+    arrays["rows"] = np.array([total])
     grid = (
         rates[0] * np.arange(total)
         if len(rates) == 1
@@ -1906,8 +1910,15 @@ def dmft(
 
     def advance(done: int, budget: int) -> int:
         run, first = runs[done // total], done % total
+        budget = min(budget, int(arrays["rows"][0]) - first)
+        if budget == 0:
+            return 0
         with _blas.one_thread():
-            return run.model.advance(run.arrays, first, min(budget, total - first), workers)
+            count = run.model.advance(run.arrays, first, budget, workers)
+        if count == 0 and run is not runs[-1]:
+            arrays["rows"][0] = first
+            return total - first
+        return int(count)
 
     def build(status: Status, stats: dict[str, float]) -> DmftTrajectory:
         units = int(stats.pop("steps"))
