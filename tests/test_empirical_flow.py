@@ -1347,7 +1347,10 @@ def test_rates_beyond_stability(noisy):
     below = flow.simulate(noisy, np.arange(40) * limit, dim=20, lr=limit, replicas=4)
     assert (np.diff(below.train_risk) < 0).all()
     with pytest.warns(UserWarning, match=rf"^lr must be below about {limit:.3g} for gradient"):
-        flow.simulate(noisy, [0.0], dim=20, lr=1.01 * limit)
+        flow.simulate(noisy, [0.0, 1.01 * limit], dim=20, lr=1.01 * limit)
+    # No step takes the last rate of all.
+    flow.simulate(noisy, [0.0, 0.01], dim=10, lr=[0.01, 5.0])
+    flow.dmft(noisy, [0.0], dim=10, lr=5.0)
     with pytest.warns(UserWarning, match="lr must"), pytest.raises(op.ConvergenceError) as caught:
         flow.simulate(noisy, [0.0, 0.5, 50.0], dim=10, lr=0.5, replicas=3)
     partial = caught.value.result
@@ -1377,6 +1380,23 @@ def test_what_cannot_be_simulated(noisy, changes, arguments, name):
     run = {"t": [0.0, 0.1], "dim": 10, "lr": 0.01, **arguments}
     with pytest.raises(ValueError, match=rf"^{name} must be "):
         flow.simulate(noisy.replace(**changes), **run)
+
+
+@pytest.mark.parametrize("function", [flow.simulate, flow.dmft])
+def test_counts_beyond_all_bounds(noisy, function):
+    arguments = {"t": [0.0, 0.02], "lr": 0.02}
+    for name in ("alpha", "kappa", "kappa_star"):
+        if name == "alpha" and function is flow.dmft:
+            continue  # it has no samples
+        with pytest.raises(ValueError, match=rf"^{name} must be below \S+ at dim = 10, but was 1"):
+            function(noisy.replace(**{name: 1e30}), **arguments, dim=10)
+    with pytest.raises(ValueError, match=r"^dim must be less than 2147483648, but was 1"):
+        function(noisy, **arguments, dim=10**20)
+    for changes, dim in (({}, 10**9), ({"kappa_star": 1e7}, 200)):
+        with pytest.raises(MemoryError, match="GiB are free; reduce"):
+            function(noisy.replace(**changes), **arguments, dim=dim, teacher="random")
+    with pytest.raises(MemoryError, match="GiB are free; reduce"):
+        function(noisy, **arguments, dim=10**9, teacher="quantile")
 
 
 def test_sizes_at_the_limit_are_accepted():
@@ -1845,8 +1865,11 @@ def test_dmft_warns_of_probe_noise():
 
 def test_dmft_memory(monkeypatch):
     monkeypatch.setattr(_check, "available_memory", lambda: 2**30)
-    with pytest.raises(MemoryError, match=r"the history would take .* GiB.*about \d+ fit\)"):
+    with pytest.raises(MemoryError, match=r"the history would take .* GiB.*\(\d+ fit\)") as caught:
         flow.dmft(NOISY, [300.0], lr=0.01, dim=100)
+    fitting = int(re.search(r"(\d+) fit\)", str(caught.value))[1])
+    run = effective(NOISY, 100, 0, replicas=8, groups=4, probes=1)
+    assert run.nbytes(fitting) <= 2**30 < run.nbytes(fitting + 1)
     monkeypatch.setattr(_check, "available_memory", lambda: 24 * 2**30)
     with pytest.raises(MemoryError):
         flow.dmft(NOISY, [3000.0], lr=0.01, dim=200, replicas=4)

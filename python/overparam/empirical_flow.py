@@ -14,6 +14,7 @@ The risk is R = E (f - f*)^2 = (2/d) ||S - S*||_F^2, without a factor 1/2 and wi
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 import math
@@ -21,7 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -912,18 +913,38 @@ def stable_lr(problem: Problem) -> float:
     return 2.0 / (2.0 * largest * feedback + problem.ridge)
 
 
-class _Experiment(NamedTuple):
+@dataclass(frozen=True)
+class _Experiment:
     """The network at a finite dimension: what all replicas share, and memory for each."""
 
-    core: _core.Experiment
+    make: Callable[[], _core.Experiment]
     sizes: dict[str, int]
     nbytes: float
 
+    @functools.cached_property
+    def core(self) -> _core.Experiment:
+        """Made when memory was checked: the teacher takes some, too."""
+        return self.make()
+
+
+# Dimensions are smaller, and so are counts over the dimension: indices then fit into 64 bits.
+_LARGEST = 2**31
+
+
+def _dimension(dim: object, minimum: int) -> int:
+    d = _check.integer("dim", dim, minimum=minimum)
+    if d >= _LARGEST:
+        raise _check.bad("dim", f"less than {_LARGEST}", d)
+    return d
+
 
 def _count(name: str, ratio: float, units: int, d: int) -> int:
-    """Return a ratio of `units`, rounded, if there is one at all."""
+    """Return a ratio of `units`, rounded, if there is one at all and not too many."""
     if ratio * units < 1.0 - 1e-9:
         raise _check.bad(name, f"at least 1/{units} at dim = {d}", ratio)
+    largest = _LARGEST * (units // d)
+    if ratio * units >= largest:
+        raise _check.bad(name, f"below {largest / units:.3g} at dim = {d}", ratio)
     return math.floor(ratio * units + 0.5)
 
 
@@ -935,8 +956,10 @@ def _columns(problem: Problem, d: int) -> dict[str, int]:
     return sizes
 
 
-def _warn_of_rates(problem: Problem, rates: FloatArray) -> None:
-    if rates.max() > stable_lr(problem):
+def _warn_of_rates(problem: Problem, rates: FloatArray, steps: int) -> None:
+    """Warn of rates beyond stability among those of so many steps."""
+    rates = rates[:steps]
+    if rates.max(initial=0.0) > stable_lr(problem):
         warnings.warn(
             f"lr must be below about {stable_lr(problem):.3g} for gradient descent to be stable, "
             f"but was {rates.max():g}",
@@ -953,7 +976,7 @@ def _experiment(
     sequence: np.random.SeedSequence,
 ) -> _Experiment:
     _problem(problem)
-    d = _check.integer("dim", dim, minimum=1)
+    d = _dimension(dim, 1)
     sensing = _check.choice("sensing", sensing, ("network", "goe"))
     teacher = _check.choice("teacher", teacher, ("random", "quantile"))
     given = problem.teacher_spectrum is not None
@@ -966,20 +989,27 @@ def _experiment(
         nbytes = 4.0 * size**2 + 12.0 * 256 * size
     else:
         nbytes = 4.0 * n * size
-    core = _core.Experiment(
-        dim=d,
-        width=m,
-        samples=n,
-        sensing=sensing,
-        noise_var=problem.noise_var,
-        ridge=problem.ridge,
-        init_scale=problem.init_scale,
-        teacher=teacher_eigenvalues(problem, d) if given or teacher == "quantile" else np.empty(0),
-        teacher_width=sizes.get("m_star", 0),
-        teacher_scale=problem.teacher_scale,
-        seed=_check.seed_word(sequence),
-    )
-    return _Experiment(core, sizes, nbytes + 16.0 * 8.0 * max(d * m, size) + 64.0 * d * (m + d))
+    nbytes += 16.0 * 8.0 * max(d * m, size) + 64.0 * d * (m + d)
+    fixed = given or teacher == "quantile"
+    if not fixed:
+        nbytes += 8.0 * d * sizes["m_star"]
+
+    def make() -> _core.Experiment:
+        return _core.Experiment(
+            dim=d,
+            width=m,
+            samples=n,
+            sensing=sensing,
+            noise_var=problem.noise_var,
+            ridge=problem.ridge,
+            init_scale=problem.init_scale,
+            teacher=teacher_eigenvalues(problem, d) if fixed else np.empty(0),
+            teacher_width=sizes.get("m_star", 0),
+            teacher_scale=problem.teacher_scale,
+            seed=_check.seed_word(sequence),
+        )
+
+    return _Experiment(make, sizes, nbytes)
 
 
 def _clock(lr: object, times: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
@@ -1121,7 +1151,7 @@ def simulate(
         "replicas, the times in t, dim, alpha or threads",
     )
     if len(rates):
-        _warn_of_rates(problem, rates)
+        _warn_of_rates(problem, rates, int(steps[-1]))
     arrays: dict[str, NDArray[Any]] = {
         "values": np.full((replicas, len(times), recorded), np.nan),
         "ended": np.zeros(replicas, dtype=bool),
@@ -1642,37 +1672,49 @@ class _Effective:
         self.dim = dim
         self.sizes = _columns(problem, dim)
         fixed = "m_star" not in self.sizes or teacher == "quantile"
-        self.model = _core.EffectiveModel(
-            dim=dim,
-            width=self.sizes["m"],
-            steps=steps,
-            replicas=replicas,
-            groups=groups,
-            probes=probes,
-            alpha=problem.alpha,
-            noise_var=problem.noise_var,
-            init_scale=problem.init_scale,
-            momentum=momentum,
-            lr=lr,
-            ridge=ridge,
-            teacher=teacher_eigenvalues(problem, dim) if fixed else np.empty(0),
-            teacher_width=self.sizes.get("m_star", 0),
-            teacher_scale=problem.teacher_scale,
-            seed=_check.seed_word(sequence),
-        )
-        self.layout = self.model.layout(storage)
+
+        def model(steps: int, teacher: FloatArray) -> _core.EffectiveModel:
+            return _core.EffectiveModel(
+                dim=dim,
+                width=self.sizes["m"],
+                steps=steps,
+                replicas=replicas,
+                groups=groups,
+                probes=probes,
+                alpha=problem.alpha,
+                noise_var=problem.noise_var,
+                init_scale=problem.init_scale,
+                momentum=momentum,
+                lr=lr,
+                ridge=ridge,
+                teacher=teacher,
+                teacher_width=self.sizes.get("m_star", 0),
+                teacher_scale=problem.teacher_scale,
+                seed=_check.seed_word(sequence),
+            )
+
+        none = np.empty(0)
+        self._layout_of = lambda steps: model(steps, none).layout(storage)
+        self._make = lambda: model(steps, teacher_eigenvalues(problem, dim) if fixed else none)
+        self._drawn = 0 if fixed else replicas * self.sizes["m_star"]
+        self.steps = steps
+        self.layout = self._layout_of(steps)
         self.noise_var = problem.noise_var
         self.arrays: dict[str, NDArray[Any]] = {}
 
-    @property
-    def nbytes(self) -> float:
-        """Memory that the run needs: its arrays, kernels of the result, working space."""
-        held = sum(
-            math.prod(shape) * np.dtype(kind).itemsize for kind, shape in self.layout.values()
-        )
-        groups, rows, _ = self.layout["memory"][1]
-        states = math.prod(self.layout["W"][1][1:3])
-        return float(held + 8 * (2 * groups + 20) * rows**2 + 40 * states * self.dim**2)
+    @functools.cached_property
+    def model(self) -> _core.EffectiveModel:
+        """Made when memory was checked: the teacher takes some, too."""
+        return self._make()
+
+    def nbytes(self, steps: int) -> float:
+        """Memory that so many steps need: arrays, kernels of the result, working space."""
+        layout = self._layout_of(steps)
+        held = sum(math.prod(shape) * np.dtype(kind).itemsize for kind, shape in layout.values())
+        groups, rows, _ = layout["memory"][1]
+        states = math.prod(layout["W"][1][1:3])
+        working = 40 * states * self.dim**2 + 8 * self._drawn * self.dim
+        return float(held + 8 * (2 * groups + 20) * rows**2 + working)
 
     def start(self, threads: int) -> None:
         self.arrays = {name: np.zeros(shape, kind) for name, (kind, shape) in self.layout.items()}
@@ -1849,7 +1891,7 @@ def dmft(
     _problem(problem)
     times = _check.times("t", t)
     rates, steps = _clock(lr, times)
-    dim = _check.integer("dim", dim, minimum=2)
+    dim = _dimension(dim, 2)
     replicas = _check.replicas(replicas)
     if groups is None:
         groups = max(count for count in range(1, min(4, replicas) + 1) if replicas % count == 0)
@@ -1886,17 +1928,21 @@ def dmft(
         )
         for size in sizes
     ]
-    nbytes = sum(run.nbytes for run in runs)
-    if checkpoint is not None:
-        nbytes *= 2.0  # a file is read as a whole
-    fraction = _check.available_memory() / nbytes
-    _check.memory(
-        nbytes,
-        "the history",
-        f"the steps to t (about {int(fraction * total)} fit), dim (about "
-        f"{int(math.sqrt(fraction) * dim)} fits), replicas or probes, or take storage='float32'",
-    )
-    _warn_of_rates(problem, rates)
+
+    def needed(steps: int) -> float:
+        # A checkpoint is read as a whole.
+        return sum(run.nbytes(steps) for run in runs) * (1.0 if checkpoint is None else 2.0)
+
+    nbytes, free = needed(total - 1), _check.available_memory()
+    if nbytes > free:
+        fitting = bisect.bisect_right(range(total), free, key=needed)
+        _check.memory(
+            nbytes,
+            "the history",
+            f"the steps to t ({max(0, fitting - 1)} fit), dim, replicas or probes, "
+            "or take storage='float32'",
+        )
+    _warn_of_rates(problem, rates, total - 1)
     for run in runs:
         run.start(workers)
     arrays = {f"{run.dim}/{name}": array for run in runs for name, array in run.arrays.items()}
