@@ -1399,6 +1399,11 @@ def test_counts_beyond_all_bounds(noisy, function):
         function(noisy, **arguments, dim=10**9, teacher="quantile")
 
 
+def test_max_steps_is_not_ignored(noisy):
+    with pytest.raises(ValueError, match=r"^max_steps must be None for gradient descent"):
+        flow.simulate(noisy, [0.0], dim=10, lr=0.01, max_steps=5)
+
+
 def test_sizes_at_the_limit_are_accepted():
     problem = Problem(alpha=1 / 49**2, kappa=1 / 49, kappa_star=1 / 49)
     assert flow.simulate(problem, [0.0], dim=49, lr=1e-5).stats["n"] == 1
@@ -1428,6 +1433,22 @@ def test_the_minimum_is_the_end_of_the_flow(noisy, sensing):
     assert_allclose(found.rank, (end.eigenvalues[:, 0] > 1e-4 * largest).mean(axis=1))
     assert_array_equal(found.alpha, [0.4, 0.4])
     assert np.isnan([found.sigma2, found.threshold, found.c]).all()
+
+
+def test_minima_have_the_replica_axis(noisy):
+    problem = noisy.replace(kappa=1.2)
+    found = flow.minimise(problem, dim=10, replicas=3)
+    assert found.to_xarray()["stable"].dims == ("replica",)
+    for reduced in (found.mean(), found.sem(), found.quantile(0.5)):
+        assert reduced.stable is True
+        assert dict(reduced.to_xarray().sizes) == {}
+    loose = flow.minimise(problem, dim=10, replicas=3, max_iterations=1, throw=False)
+    assert loose.mean().stable is False
+    roots = flow.long_time(Problem(alpha=0.2, kappa=0.2, kappa_star=0.2))
+    with pytest.raises(ValueError, match=r"^theory must be one with as many values .* as sampled"):
+        op.compare(roots, found)
+    single = flow.long_time(problem)
+    assert np.isfinite(op.compare(single, found, ["risk"])["z"]).all()
 
 
 def test_minima_of_the_first_replicas(noisy):

@@ -15,6 +15,7 @@ The risk is R = E (f - f*)^2 = (2/d) ||S - S*||_F^2, without a factor 1/2 and wi
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import functools
 import itertools
 import math
@@ -287,7 +288,9 @@ class LongTime(Point):
     objective : (n,) array
         Loss with the regulariser, over d: train_risk/8 + lam trace/2.
     stable : (n,) array of bool
-        Whether the iteration sigma2 -> (R + Delta)/(4 alpha) converges to the solution.
+        Whether the iteration sigma2 -> (R + Delta)/(4 alpha) converges to the solution; of
+        `minimise`, whether the replica reached its tolerance. A mean or quantile over replicas
+        has whether all of them did.
 
     Notes
     -----
@@ -320,7 +323,14 @@ class LongTime(Point):
         axes = super()._axes(name)
         if "root" not in axes:
             return axes
+        if self.sampled:
+            return ("replica",)
         return axes[:1] if np.ndim(getattr(self, name)) else ()
+
+    def _reduce(self, statistic: str, function: Callable[[FloatArray], FloatArray]) -> Self:
+        """Reduce `stable`, too: of replicas taken together it is whether all of them are."""
+        reduced = super()._reduce(statistic, function)
+        return dataclasses.replace(reduced, stable=np.asarray(self.stable.all()))
 
 
 # ---- long times: the static equations ------------------------------------------------------------
@@ -1043,7 +1053,7 @@ def simulate(
     replicas: int = 1,
     seed: int | np.random.SeedSequence | None = 0,
     threads: int | None = None,
-    max_steps: int = 1_000_000,
+    max_steps: int | None = None,
     throw: bool = True,
     progress: bool | Callable[[float], object] = False,
     checkpoint: PathLike | None = None,
@@ -1079,8 +1089,8 @@ def simulate(
     threads : int, optional
         Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
         result depends on it.
-    max_steps : int
-        Largest number of steps of the adaptive method.
+    max_steps : int, optional
+        With `rtol`: largest number of steps of the adaptive method; default 1 000 000.
     throw : bool
         Raise `ConvergenceError` if all replicas diverge, or if one reaches `max_steps`; otherwise
         return what was computed.
@@ -1139,7 +1149,11 @@ def simulate(
     eigenvalues = _check.boolean("eigenvalues", eigenvalues)
     replicas = _check.replicas(replicas)
     workers = _check.threads(threads)
-    max_steps = _check.integer("max_steps", max_steps, minimum=1)
+    if max_steps is not None:
+        max_steps = _check.integer("max_steps", max_steps, minimum=1)
+        if rtol is None:
+            raise _check.bad("max_steps", "None for gradient descent, which t ends", max_steps)
+    largest = 1_000_000 if max_steps is None else max_steps
     throw = _check.boolean("throw", throw)
     d = int(dim)
     recorded = 4 + (d if eigenvalues else 0)
@@ -1167,7 +1181,7 @@ def simulate(
         if rtol is None:
             return network.descent(start, rates, steps.tolist(), eigenvalues)
         atol = rtol * problem.init_scale / math.sqrt(experiment.sizes["m"])
-        return network.flow(start, times, rtol, atol, max_steps, eigenvalues)
+        return network.flow(start, times, rtol, atol, largest, eigenvalues)
 
     def note(replica: int) -> None:
         run = runs[replica]
@@ -1252,7 +1266,7 @@ def simulate(
         eigenvalues=eigenvalues,
         replicas=replicas,
         seed=sequence,
-        max_steps=max_steps,
+        max_steps=largest,
     )
     result = _run.drive(
         None,
@@ -1694,8 +1708,14 @@ class _Effective:
             )
 
         none = np.empty(0)
-        self._layout_of = lambda steps: model(steps, none).layout(storage)
-        self._make = lambda: model(steps, teacher_eigenvalues(problem, dim) if fixed else none)
+
+        def layout(steps: int) -> dict[str, tuple[str, list[int]]]:
+            return model(steps, none).layout(storage)
+
+        def make() -> _core.EffectiveModel:
+            return model(steps, teacher_eigenvalues(problem, dim) if fixed else none)
+
+        self._layout_of, self._make = layout, make
         self._drawn = 0 if fixed else replicas * self.sizes["m_star"]
         self.steps = steps
         self.layout = self._layout_of(steps)
@@ -1707,14 +1727,14 @@ class _Effective:
         """Made when memory was checked: the teacher takes some, too."""
         return self._make()
 
-    def nbytes(self, steps: int) -> float:
+    def nbytes(self, steps: int) -> int:
         """Memory that so many steps need: arrays, kernels of the result, working space."""
         layout = self._layout_of(steps)
         held = sum(math.prod(shape) * np.dtype(kind).itemsize for kind, shape in layout.values())
         groups, rows, _ = layout["memory"][1]
         states = math.prod(layout["W"][1][1:3])
         working = 40 * states * self.dim**2 + 8 * self._drawn * self.dim
-        return float(held + 8 * (2 * groups + 20) * rows**2 + working)
+        return held + 8 * (2 * groups + 20) * rows**2 + working
 
     def start(self, threads: int) -> None:
         self.arrays = {name: np.zeros(shape, kind) for name, (kind, shape) in self.layout.items()}
@@ -1929,9 +1949,9 @@ def dmft(
         for size in sizes
     ]
 
-    def needed(steps: int) -> float:
+    def needed(steps: int) -> int:
         # A checkpoint is read as a whole.
-        return sum(run.nbytes(steps) for run in runs) * (1.0 if checkpoint is None else 2.0)
+        return sum(run.nbytes(steps) for run in runs) * (1 if checkpoint is None else 2)
 
     nbytes, free = needed(total - 1), _check.available_memory()
     if nbytes > free:
