@@ -1392,7 +1392,7 @@ def test_counts_beyond_all_bounds(noisy, function):
             function(noisy.replace(**{name: 1e30}), **arguments, dim=10)
     with pytest.raises(ValueError, match=r"^dim must be less than 2147483648, but was 1"):
         function(noisy, **arguments, dim=10**20)
-    for changes, dim in (({}, 10**9), ({"kappa_star": 1e7}, 200)):
+    for changes, dim in (({}, 10**9), ({"kappa_star": 1e7}, 200), ({"kappa": 1e7}, 200)):
         with pytest.raises(MemoryError, match="GiB are free; reduce"):
             function(noisy.replace(**changes), **arguments, dim=dim, teacher="random")
     with pytest.raises(MemoryError, match="GiB are free; reduce"):
