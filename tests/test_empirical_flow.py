@@ -1445,7 +1445,7 @@ def test_minima_have_the_replica_axis(noisy):
     loose = flow.minimise(problem, dim=10, replicas=3, max_iterations=1, throw=False)
     assert loose.mean().stable is False
     roots = flow.long_time(Problem(alpha=0.2, kappa=0.2, kappa_star=0.2))
-    with pytest.raises(ValueError, match=r"^theory must be one with as many values .* as sampled"):
+    with pytest.raises(ValueError, match=r"^theory must have .* values of alpha as sampled"):
         op.compare(roots, found)
     single = flow.long_time(problem)
     assert np.isfinite(op.compare(single, found, ["risk"])["z"]).all()

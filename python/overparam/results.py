@@ -1500,10 +1500,9 @@ def compare(theory: Result, sampled: Result, fields: Iterable[str] | None = None
     for field in [fields] if isinstance(fields, str) else fields:
         of_theory, of_mean = list(components(theory, field)), list(components(mean, field))
         if len(of_theory) != len(of_mean):
-            raise _check.bad(
-                "theory",
-                f"one with as many values of {field} as sampled, {len(of_mean)}",
-                f"{theory!r} with {len(of_theory)}",
+            raise ValueError(
+                f"theory must have as many values of {field} as sampled, {len(of_mean)}, "
+                f"but was a {type(theory).__name__} with {len(of_theory)}"
             )
         entries = zip(
             of_theory,
