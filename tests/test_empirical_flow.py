@@ -1434,7 +1434,10 @@ def test_rates_beyond_stability(noisy):
     below = flow.simulate(noisy, np.arange(40) * limit, dim=20, lr=limit, replicas=4)
     assert (np.diff(below.train_risk) < 0).all()
     with pytest.warns(UserWarning, match=rf"^lr must be below about {limit:.3g} for gradient"):
-        flow.simulate(noisy, [0.0], dim=20, lr=1.01 * limit)
+        flow.simulate(noisy, [0.0, 1.01 * limit], dim=20, lr=1.01 * limit)
+    # No step takes the last rate of all.
+    flow.simulate(noisy, [0.0, 0.01], dim=10, lr=[0.01, 5.0])
+    flow.dmft(noisy, [0.0], dim=10, lr=5.0)
     with pytest.warns(UserWarning, match="lr must"), pytest.raises(op.ConvergenceError) as caught:
         flow.simulate(noisy, [0.0, 0.5, 50.0], dim=10, lr=0.5, replicas=3)
     partial = caught.value.result
@@ -1466,6 +1469,28 @@ def test_what_cannot_be_simulated(noisy, changes, arguments, name):
         flow.simulate(noisy.replace(**changes), **run)
 
 
+@pytest.mark.parametrize("function", [flow.simulate, flow.dmft])
+def test_counts_beyond_all_bounds(noisy, function):
+    arguments = {"t": [0.0, 0.02], "lr": 0.02}
+    for name in ("alpha", "kappa", "kappa_star"):
+        if name == "alpha" and function is flow.dmft:
+            continue  # it has no samples
+        with pytest.raises(ValueError, match=rf"^{name} must be below \S+ at dim = 10, but was 1"):
+            function(noisy.replace(**{name: 1e30}), **arguments, dim=10)
+    with pytest.raises(ValueError, match=r"^dim must be less than 2147483648, but was 1"):
+        function(noisy, **arguments, dim=10**20)
+    for changes, dim in (({}, 10**9), ({"kappa_star": 1e7}, 200), ({"kappa": 1e7}, 200)):
+        with pytest.raises(MemoryError, match="GiB are free; reduce"):
+            function(noisy.replace(**changes), **arguments, dim=dim, teacher="random")
+    with pytest.raises(MemoryError, match="GiB are free; reduce"):
+        function(noisy, **arguments, dim=10**9, teacher="quantile")
+
+
+def test_max_steps_is_not_ignored(noisy):
+    with pytest.raises(ValueError, match=r"^max_steps must be None for gradient descent"):
+        flow.simulate(noisy, [0.0], dim=10, lr=0.01, max_steps=5)
+
+
 def test_sizes_at_the_limit_are_accepted():
     problem = Problem(alpha=1 / 49**2, kappa=1 / 49, kappa_star=1 / 49)
     assert flow.simulate(problem, [0.0], dim=49, lr=1e-5).stats["n"] == 1
@@ -1495,6 +1520,22 @@ def test_the_minimum_is_the_end_of_the_flow(noisy, sensing):
     assert_allclose(found.rank, (end.eigenvalues[:, 0] > 1e-4 * largest).mean(axis=1))
     assert_array_equal(found.alpha, [0.4, 0.4])
     assert np.isnan([found.sigma2, found.threshold, found.c]).all()
+
+
+def test_minima_have_the_replica_axis(noisy):
+    problem = noisy.replace(kappa=1.2)
+    found = flow.minimise(problem, dim=10, replicas=3)
+    assert found.to_xarray()["stable"].dims == ("replica",)
+    for reduced in (found.mean(), found.sem(), found.quantile(0.5)):
+        assert reduced.stable is True
+        assert dict(reduced.to_xarray().sizes) == {}
+    loose = flow.minimise(problem, dim=10, replicas=3, max_iterations=1, throw=False)
+    assert loose.mean().stable is False
+    roots = flow.long_time(Problem(alpha=0.2, kappa=0.2, kappa_star=0.2))
+    with pytest.raises(ValueError, match=r"^theory must have .* values of alpha as sampled"):
+        op.compare(roots, found)
+    single = flow.long_time(problem)
+    assert np.isfinite(op.compare(single, found, ["risk"])["z"]).all()
 
 
 def test_minima_of_the_first_replicas(noisy):
@@ -1909,6 +1950,19 @@ def test_dmft_divergence():
         flow.dmft(NOISY, [1.0], lr=1.0, dim=16, groups=1)
 
 
+def test_dmft_divergence_of_an_extrapolation():
+    """The rows that both sizes reach are kept."""
+    arguments = {"problem": NOISY, "t": [0.0, 1.0, 2.0, 200.0], "lr": 1.0, "throw": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        both = flow.dmft(**arguments, dim=20, extrapolate=True)
+        small, large = (flow.dmft(**arguments, dim=dim) for dim in (10, 20))
+    assert both.status is Status.DIVERGED
+    assert len(both.steps) == min(len(small.steps), len(large.steps)) >= 3
+    assert_array_equal(both.t, [0.0, 1.0, 2.0])
+    assert_allclose(both.risk, 2.0 * large.risk - small.risk, rtol=1e-9)
+
+
 def test_dmft_warns_of_probe_noise():
     with pytest.warns(UserWarning, match=r"noise of the measured response makes up .* at t = 9"):
         run = flow.dmft(NOISY.replace(noise_var=0.0, ridge=0.0), [3.0, 9.0], lr=0.03, dim=10)
@@ -1919,8 +1973,11 @@ def test_dmft_warns_of_probe_noise():
 
 def test_dmft_memory(monkeypatch):
     monkeypatch.setattr(_check, "available_memory", lambda: 2**30)
-    with pytest.raises(MemoryError, match=r"the history would take .* GiB.*about \d+ fit\)"):
+    with pytest.raises(MemoryError, match=r"the history would take .* GiB.*\(\d+ fit\)") as caught:
         flow.dmft(NOISY, [300.0], lr=0.01, dim=100)
+    fitting = int(re.search(r"(\d+) fit\)", str(caught.value))[1])
+    run = effective(NOISY, 100, 0, replicas=8, groups=4, probes=1)
+    assert run.nbytes(fitting) <= 2**30 < run.nbytes(fitting + 1)
     monkeypatch.setattr(_check, "available_memory", lambda: 24 * 2**30)
     with pytest.raises(MemoryError):
         flow.dmft(NOISY, [3000.0], lr=0.01, dim=200, replicas=4)
@@ -1962,3 +2019,5 @@ def test_dmft_steady_state():
     assert early.drift[0] < 0.0
     with pytest.raises(ValueError, match="t must be at least one step"):
         flow.dmft(problem, [0.0], lr=0.035, dim=10).steady_state()
+    ridges = flow.dmft(problem, [0.02], lr=0.02, dim=10, ridges=[0.1, 0.2, 0.3])
+    assert ridges.steady_state().problem.ridge == 0.1

@@ -362,6 +362,19 @@ def test_kernels_of_other_results(theory):
         plot.kernel(theory)
 
 
+def test_fields_that_are_not_over_t(mean_field):
+    for field in ("memory_sum", "correlation", "step_times", "memory_sum[3]"):
+        with pytest.raises(ValueError, match="field must be over t: one of risk, train_risk"):
+            plot.trajectory(mean_field, field=field)
+
+
+def test_aging_of_a_kernel_without_diagonal(mean_field):
+    with pytest.raises(ValueError, match="normalised must be False for response"):
+        plot.aging(mean_field, [0.0, 0.2], field="response")
+    ax = plot.aging(mean_field, [0.2], field="response", normalised=False)
+    assert_allclose(ax.lines[0].get_ydata(), mean_field.response[11:, 10])
+
+
 def test_aging(mean_field):
     ax = plot.aging(mean_field, [0.0, 0.2])
     assert labels(ax) == ["$t_w$ = 0", "$t_w$ = 0.2"]

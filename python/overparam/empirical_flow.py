@@ -14,6 +14,8 @@ The risk is R = E (f - f*)^2 = (2/d) ||S - S*||_F^2, without a factor 1/2 and wi
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 import functools
 import itertools
 import math
@@ -21,7 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -286,7 +288,9 @@ class LongTime(Point):
     objective : (n,) array
         Loss with the regulariser, over d: train_risk/8 + lam trace/2.
     stable : (n,) array of bool
-        Whether the iteration sigma2 -> (R + Delta)/(4 alpha) converges to the solution.
+        Whether the iteration sigma2 -> (R + Delta)/(4 alpha) converges to the solution; of
+        `minimise`, whether the replica reached its tolerance. A mean or quantile over replicas
+        has whether all of them did.
 
     Notes
     -----
@@ -319,7 +323,14 @@ class LongTime(Point):
         axes = super()._axes(name)
         if "root" not in axes:
             return axes
+        if self.sampled:
+            return ("replica",)
         return axes[:1] if np.ndim(getattr(self, name)) else ()
+
+    def _reduce(self, statistic: str, function: Callable[[FloatArray], FloatArray]) -> Self:
+        """Reduce `stable`, too: of replicas taken together it is whether all of them are."""
+        reduced = super()._reduce(statistic, function)
+        return dataclasses.replace(reduced, stable=np.asarray(self.stable.all()))
 
 
 # ---- long times: the static equations ------------------------------------------------------------
@@ -912,18 +923,38 @@ def stable_lr(problem: Problem) -> float:
     return 2.0 / (2.0 * largest * feedback + problem.ridge)
 
 
-class _Experiment(NamedTuple):
+@dataclass(frozen=True)
+class _Experiment:
     """The network at a finite dimension: what all replicas share, and memory for each."""
 
-    core: _core.Experiment
+    make: Callable[[], _core.Experiment]
     sizes: dict[str, int]
     nbytes: float
 
+    @functools.cached_property
+    def core(self) -> _core.Experiment:
+        """Made when memory was checked: the teacher takes some, too."""
+        return self.make()
+
+
+# Dimensions are smaller, and so are counts over the dimension: indices then fit into 64 bits.
+_LARGEST = 2**31
+
+
+def _dimension(dim: object, minimum: int) -> int:
+    d = _check.integer("dim", dim, minimum=minimum)
+    if d >= _LARGEST:
+        raise _check.bad("dim", f"less than {_LARGEST}", d)
+    return d
+
 
 def _count(name: str, ratio: float, units: int, d: int) -> int:
-    """Return a ratio of `units`, rounded, if there is one at all."""
+    """Return a ratio of `units`, rounded, if there is one at all and not too many."""
     if ratio * units < 1.0 - 1e-9:
         raise _check.bad(name, f"at least 1/{units} at dim = {d}", ratio)
+    largest = _LARGEST * (units // d)
+    if ratio * units >= largest:
+        raise _check.bad(name, f"below {largest / units:.3g} at dim = {d}", ratio)
     return math.floor(ratio * units + 0.5)
 
 
@@ -935,8 +966,10 @@ def _columns(problem: Problem, d: int) -> dict[str, int]:
     return sizes
 
 
-def _warn_of_rates(problem: Problem, rates: FloatArray) -> None:
-    if rates.max() > stable_lr(problem):
+def _warn_of_rates(problem: Problem, rates: FloatArray, steps: int) -> None:
+    """Warn of rates beyond stability among those of so many steps."""
+    rates = rates[:steps]
+    if rates.max(initial=0.0) > stable_lr(problem):
         warnings.warn(
             f"lr must be below about {stable_lr(problem):.3g} for gradient descent to be stable, "
             f"but was {rates.max():g}",
@@ -953,7 +986,7 @@ def _experiment(
     sequence: np.random.SeedSequence,
 ) -> _Experiment:
     _problem(problem)
-    d = _check.integer("dim", dim, minimum=1)
+    d = _dimension(dim, 1)
     sensing = _check.choice("sensing", sensing, ("network", "goe"))
     teacher = _check.choice("teacher", teacher, ("random", "quantile"))
     given = problem.teacher_spectrum is not None
@@ -966,20 +999,27 @@ def _experiment(
         nbytes = 4.0 * size**2 + 12.0 * 256 * size
     else:
         nbytes = 4.0 * n * size
-    core = _core.Experiment(
-        dim=d,
-        width=m,
-        samples=n,
-        sensing=sensing,
-        noise_var=problem.noise_var,
-        ridge=problem.ridge,
-        init_scale=problem.init_scale,
-        teacher=teacher_eigenvalues(problem, d) if given or teacher == "quantile" else np.empty(0),
-        teacher_width=sizes.get("m_star", 0),
-        teacher_scale=problem.teacher_scale,
-        seed=_check.seed_word(sequence),
-    )
-    return _Experiment(core, sizes, nbytes + 16.0 * 8.0 * max(d * m, size) + 64.0 * d * (m + d))
+    nbytes += 16.0 * 8.0 * max(d * m, size) + 64.0 * d * (m + d)
+    fixed = given or teacher == "quantile"
+    if not fixed:
+        nbytes += 8.0 * d * sizes["m_star"]
+
+    def make() -> _core.Experiment:
+        return _core.Experiment(
+            dim=d,
+            width=m,
+            samples=n,
+            sensing=sensing,
+            noise_var=problem.noise_var,
+            ridge=problem.ridge,
+            init_scale=problem.init_scale,
+            teacher=teacher_eigenvalues(problem, d) if fixed else np.empty(0),
+            teacher_width=sizes.get("m_star", 0),
+            teacher_scale=problem.teacher_scale,
+            seed=_check.seed_word(sequence),
+        )
+
+    return _Experiment(make, sizes, nbytes)
 
 
 def _clock(lr: object, times: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
@@ -1013,7 +1053,7 @@ def simulate(
     replicas: int = 1,
     seed: int | np.random.SeedSequence | None = 0,
     threads: int | None = None,
-    max_steps: int = 1_000_000,
+    max_steps: int | None = None,
     throw: bool = True,
     progress: bool | Callable[[float], object] = False,
     checkpoint: PathLike | None = None,
@@ -1049,8 +1089,8 @@ def simulate(
     threads : int, optional
         Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
         result depends on it.
-    max_steps : int
-        Largest number of steps of the adaptive method.
+    max_steps : int, optional
+        With `rtol`: largest number of steps of the adaptive method; default 1 000 000.
     throw : bool
         Raise `ConvergenceError` if all replicas diverge, or if one reaches `max_steps`; otherwise
         return what was computed.
@@ -1109,7 +1149,11 @@ def simulate(
     eigenvalues = _check.boolean("eigenvalues", eigenvalues)
     replicas = _check.replicas(replicas)
     workers = _check.threads(threads)
-    max_steps = _check.integer("max_steps", max_steps, minimum=1)
+    if max_steps is not None:
+        max_steps = _check.integer("max_steps", max_steps, minimum=1)
+        if rtol is None:
+            raise _check.bad("max_steps", "None for gradient descent, which t ends", max_steps)
+    largest = 1_000_000 if max_steps is None else max_steps
     throw = _check.boolean("throw", throw)
     d = int(dim)
     recorded = 4 + (d if eigenvalues else 0)
@@ -1121,7 +1165,7 @@ def simulate(
         "replicas, the times in t, dim, alpha or threads",
     )
     if len(rates):
-        _warn_of_rates(problem, rates)
+        _warn_of_rates(problem, rates, int(steps[-1]))
     arrays: dict[str, NDArray[Any]] = {
         "values": np.full((replicas, len(times), recorded), np.nan),
         "ended": np.zeros(replicas, dtype=bool),
@@ -1137,7 +1181,7 @@ def simulate(
         if rtol is None:
             return network.descent(start, rates, steps.tolist(), eigenvalues)
         atol = rtol * problem.init_scale / math.sqrt(experiment.sizes["m"])
-        return network.flow(start, times, rtol, atol, max_steps, eigenvalues)
+        return network.flow(start, times, rtol, atol, largest, eigenvalues)
 
     def note(replica: int) -> None:
         run = runs[replica]
@@ -1222,7 +1266,7 @@ def simulate(
         eigenvalues=eigenvalues,
         replicas=replicas,
         seed=sequence,
-        max_steps=max_steps,
+        max_steps=largest,
     )
     result = _run.drive(
         None,
@@ -1547,7 +1591,9 @@ class DmftTrajectory(FlowTrajectory):
         if len(self.steps) < 2:
             raise _check.bad("t", "at least one step long for a drift", self.t)
         problem = cast(Problem, self.problem)
-        problem = problem.replace(ridge=float(np.ravel(self.inputs["ridges"])[-1]))
+        ridges = np.ravel(self.inputs["ridges"])
+        used = min(len(self.steps) - 2, len(ridges) - 1)
+        problem = problem.replace(ridge=float(ridges[used]))
         rows = [int(np.searchsorted(self.step_times, 0.5 * self.step_times[-1])), -1]
         values, errors = (
             np.array([np.diagonal(C)[rows], np.diagonal(residual)[rows], total[rows]])
@@ -1640,37 +1686,57 @@ class _Effective:
         self.dim = dim
         self.sizes = _columns(problem, dim)
         fixed = "m_star" not in self.sizes or teacher == "quantile"
-        self.model = _core.EffectiveModel(
-            dim=dim,
-            width=self.sizes["m"],
-            steps=steps,
-            replicas=replicas,
-            groups=groups,
-            probes=probes,
-            alpha=problem.alpha,
-            noise_var=problem.noise_var,
-            init_scale=problem.init_scale,
-            momentum=momentum,
-            lr=lr,
-            ridge=ridge,
-            teacher=teacher_eigenvalues(problem, dim) if fixed else np.empty(0),
-            teacher_width=self.sizes.get("m_star", 0),
-            teacher_scale=problem.teacher_scale,
-            seed=_check.seed_word(sequence),
-        )
-        self.layout = self.model.layout(storage)
+
+        def model(steps: int, teacher: FloatArray) -> _core.EffectiveModel:
+            return _core.EffectiveModel(
+                dim=dim,
+                width=self.sizes["m"],
+                steps=steps,
+                replicas=replicas,
+                groups=groups,
+                probes=probes,
+                alpha=problem.alpha,
+                noise_var=problem.noise_var,
+                init_scale=problem.init_scale,
+                momentum=momentum,
+                lr=lr,
+                ridge=ridge,
+                teacher=teacher,
+                teacher_width=self.sizes.get("m_star", 0),
+                teacher_scale=problem.teacher_scale,
+                seed=_check.seed_word(sequence),
+            )
+
+        none = np.empty(0)
+
+        def layout(steps: int) -> dict[str, tuple[str, list[int]]]:
+            return model(steps, none).layout(storage)
+
+        def make() -> _core.EffectiveModel:
+            return model(steps, teacher_eigenvalues(problem, dim) if fixed else none)
+
+        self._layout_of, self._make = layout, make
+        # Columns of random matrices: a wide student is drawn whole and factored.
+        m, m_star = self.sizes["m"], self.sizes.get("m_star", 0)
+        self._drawn = replicas * ((3 * m if m > dim else 0) + (0 if fixed else m_star))
+        self.steps = steps
+        self.layout = self._layout_of(steps)
         self.noise_var = problem.noise_var
         self.arrays: dict[str, NDArray[Any]] = {}
 
-    @property
-    def nbytes(self) -> float:
-        """Memory that the run needs: its arrays, kernels of the result, working space."""
-        held = sum(
-            math.prod(shape) * np.dtype(kind).itemsize for kind, shape in self.layout.values()
-        )
-        groups, rows, _ = self.layout["memory"][1]
-        states = math.prod(self.layout["W"][1][1:3])
-        return float(held + 8 * (2 * groups + 20) * rows**2 + 40 * states * self.dim**2)
+    @functools.cached_property
+    def model(self) -> _core.EffectiveModel:
+        """Made when memory was checked: the teacher takes some, too."""
+        return self._make()
+
+    def nbytes(self, steps: int) -> int:
+        """Memory that so many steps need: arrays, kernels of the result, working space."""
+        layout = self._layout_of(steps)
+        held = sum(math.prod(shape) * np.dtype(kind).itemsize for kind, shape in layout.values())
+        groups, rows, _ = layout["memory"][1]
+        states = math.prod(layout["W"][1][1:3])
+        working = 40 * states * self.dim**2 + 8 * self._drawn * self.dim
+        return held + 8 * (2 * groups + 20) * rows**2 + working
 
     def start(self, threads: int) -> None:
         self.arrays = {name: np.zeros(shape, kind) for name, (kind, shape) in self.layout.items()}
@@ -1779,7 +1845,8 @@ def dmft(
     groups : int, optional
         The replicas of a group share kernels, and groups are independent: results are means over
         the groups, with standard errors between them. Must divide `replicas`; default: the
-        largest divisor up to 4. With one group there are no standard errors.
+        largest divisor up to 4. With one group there are no standard errors; with four they have
+        3 degrees of freedom, and are themselves uncertain by some 40 %.
     probes : int
         Random directions per replica in which the response is measured.
     teacher : {"quantile", "random"}
@@ -1847,7 +1914,7 @@ def dmft(
     _problem(problem)
     times = _check.times("t", t)
     rates, steps = _clock(lr, times)
-    dim = _check.integer("dim", dim, minimum=2)
+    dim = _dimension(dim, 2)
     replicas = _check.replicas(replicas)
     if groups is None:
         groups = max(count for count in range(1, min(4, replicas) + 1) if replicas % count == 0)
@@ -1884,20 +1951,26 @@ def dmft(
         )
         for size in sizes
     ]
-    nbytes = sum(run.nbytes for run in runs)
-    if checkpoint is not None:
-        nbytes *= 2.0  # a file is read as a whole
-    fraction = _check.available_memory() / nbytes
-    _check.memory(
-        nbytes,
-        "the history",
-        f"the steps to t (about {int(fraction * total)} fit), dim (about "
-        f"{int(math.sqrt(fraction) * dim)} fits), replicas or probes, or take storage='float32'",
-    )
-    _warn_of_rates(problem, rates)
+
+    def needed(steps: int) -> int:
+        # A checkpoint is read as a whole.
+        return sum(run.nbytes(steps) for run in runs) * (1 if checkpoint is None else 2)
+
+    nbytes, free = needed(total - 1), _check.available_memory()
+    if nbytes > free:
+        fitting = bisect.bisect_right(range(total), free, key=needed)
+        _check.memory(
+            nbytes,
+            "the history",
+            f"the steps to t ({max(0, fitting - 1)} fit), dim, replicas or probes, "
+            "or take storage='float32'",
+        )
+    _warn_of_rates(problem, rates, total - 1)
     for run in runs:
         run.start(workers)
     arrays = {f"{run.dim}/{name}": array for run in runs for name, array in run.arrays.items()}
+    # Rows at most: a smaller size that diverges ends the larger one at the same row.
+    arrays["rows"] = np.array([total])
     grid = (
         rates[0] * np.arange(total)
         if len(rates) == 1
@@ -1906,8 +1979,15 @@ def dmft(
 
     def advance(done: int, budget: int) -> int:
         run, first = runs[done // total], done % total
+        budget = min(budget, int(arrays["rows"][0]) - first)
+        if budget == 0:
+            return 0
         with _blas.one_thread():
-            return run.model.advance(run.arrays, first, min(budget, total - first), workers)
+            count = run.model.advance(run.arrays, first, budget, workers)
+        if count == 0 and run is not runs[-1]:
+            arrays["rows"][0] = first
+            return total - first
+        return int(count)
 
     def build(status: Status, stats: dict[str, float]) -> DmftTrajectory:
         units = int(stats.pop("steps"))

@@ -98,7 +98,7 @@ def trajectory(
     Raises
     ------
     ValueError
-        Without results, or if a result is no trajectory or has no such field.
+        Without results, or if a result is no trajectory or has no such field over t.
     ImportError
         If matplotlib is not installed.
 
@@ -117,6 +117,9 @@ def trajectory(
     for result in results:
         _require_time(result)
         next(components(result, field))
+        over_time = [name for name, spec in result._specs().items() if "time" in spec.axes]
+        if field.partition("[")[0] not in over_time:
+            raise _check.bad("field", f"over t: one of {', '.join(over_time[1:])}", field)
     ax = ax or panels(1)[0]
     curves: list[tuple[str, FloatArray, FloatArray | None, FloatArray | None]]
     for result in results:
@@ -511,7 +514,8 @@ def aging(
     Raises
     ------
     ValueError
-        If the result has no such kernel, or a waiting time is not within the run.
+        If the result has no such kernel, a waiting time is not within the run, or `normalised`
+        would divide by zero.
     ImportError
         If matplotlib is not installed.
 
@@ -528,9 +532,11 @@ def aging(
     waits = _check.vector("waiting_times", waiting_times)
     if not ((waits >= 0.0) & (waits <= times[-1])).all():
         raise _check.bad("waiting_times", f"within the run, 0 to {times[-1]:g}", waits)
+    rows = [int(np.argmin(np.abs(times - wait))) for wait in waits]
+    if normalised and not values[rows, rows].all():
+        raise _check.bad("normalised", f"False for {field}, which vanishes at equal times", True)
     ax = ax or panels(1)[0]
-    for wait in waits:
-        row = int(np.argmin(np.abs(times - wait)))
+    for row in rows:
         curve = values[row:, row] / (values[row, row] if normalised else 1.0)
         first = 1 if xscale == "log" else 0  # the time 0 has no place on a logarithmic scale
         label = f"$t_w$ = {times[row]:.4g}"

@@ -1468,7 +1468,8 @@ def compare(theory: Result, sampled: Result, fields: Iterable[str] | None = None
     Raises
     ------
     ValueError
-        If `theory` has replicas, `sampled` has none, the times differ, or a field is missing.
+        If `theory` has replicas, `sampled` has none, the times differ, a field is missing, or has
+        another number of components in one of them, as where a theory has several solutions.
 
     Examples
     --------
@@ -1497,10 +1498,16 @@ def compare(theory: Result, sampled: Result, fields: Iterable[str] | None = None
     labels: list[str] = []
     columns: list[FloatArray] = []
     for field in [fields] if isinstance(fields, str) else fields:
+        of_theory, of_mean = list(components(theory, field)), list(components(mean, field))
+        if len(of_theory) != len(of_mean):
+            raise ValueError(
+                f"theory must have as many values of {field} as sampled, {len(of_mean)}, "
+                f"but was a {type(theory).__name__} with {len(of_theory)}"
+            )
         entries = zip(
-            components(theory, field),
+            of_theory,
             errors_beside(theory, field),
-            components(mean, field),
+            of_mean,
             components(sem, field),
             strict=True,
         )

@@ -888,7 +888,7 @@ def _oja_flow(problem: Problem, t: FloatArray, W0: FloatArray) -> FloatArray:
 
 
 def _large_alpha(bench: _Bench) -> Outcome:
-    limit = 1e-3  # of the issue: the accuracy at which the limit is reached
+    limit = 1e-3  # the accuracy at which the limit is reached
     alphas = np.array([1e2, 1e3, 1e5])
     base = Problem(alpha=1.0, kappa=1.0, kappa_star=0.5, noise_var=0.5, ridge=0.1)
     narrow = base.replace(kappa=0.5)
