@@ -49,6 +49,7 @@ from overparam.results import FloatArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from overparam.claims import Panel
     from overparam.claims._shared import Outcome
 
 GROUPS = 8  # independent estimates of the kernels
@@ -308,9 +309,9 @@ def _curves(bench: _Bench) -> Outcome:
         for (field, sensing), values in z.items()
     ]
 
-    def panel(field: str, ylabel: str) -> Callable[[Axes], None]:
+    def panel(field: str, ylabel: str, first: int) -> Callable[[Axes], None]:
         def draw(ax: Axes) -> None:
-            for i, (theory, lr, runs) in enumerate(found):
+            for i, (theory, lr, runs) in enumerate(found[first : first + 4]):
                 problem = theory.problem
                 label = (
                     f"κ = {problem.kappa:g}, α = {problem.alpha:g}, Δ = {problem.noise_var:g}, "
@@ -328,7 +329,12 @@ def _curves(bench: _Bench) -> Outcome:
 
         return draw
 
-    return checks, table_of(rows), [panel("risk", "R"), panel("train_risk", "training risk")]
+    panels: list[Panel] = [
+        panel(field, ylabel, first)
+        for first in range(0, len(found), 4)
+        for field, ylabel in (("risk", "R"), ("train_risk", "training risk"))
+    ]
+    return checks, table_of(rows), panels
 
 
 # ---- descent of networks whose weights are at hand -----------------------------------------------
