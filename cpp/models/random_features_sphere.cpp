@@ -227,13 +227,6 @@ class TeacherDegrees {
     std::vector<Pair> pairs_;
 };
 
-void add(Modes& modes, double eigenvalue, double multiplicity, double energy, double teacher) {
-    modes.eigenvalue.push_back(eigenvalue);
-    modes.multiplicity.push_back(multiplicity);
-    modes.energy.push_back(energy);
-    modes.teacher.push_back(teacher);
-}
-
 }  // namespace
 
 const HermiteSeries& hermite_series(Activation g) {
