@@ -894,6 +894,25 @@ def test_optimal_ridge_removes_the_peak():
     assert np.any(np.diff(entry["R"]) > 0)
 
 
+def test_optimal_ridge_that_is_not_found(monkeypatch):
+    true = flow._teacher
+
+    class Lost:
+        def __init__(self, law):
+            self._law = true(law)
+
+        def __getattr__(self, name):
+            return getattr(self._law, name)
+
+        def optimal_ridge(self, *_):
+            return math.nan
+
+    monkeypatch.setattr(flow, "_teacher", Lost)
+    with pytest.raises(op.ConvergenceError) as caught:
+        flow.optimal_ridge(Problem(alpha=0.3, kappa=1.0, kappa_star=0.2, ridge=0.1))
+    assert caught.value.result.problem.ridge == 0.0
+
+
 def test_optimal_ridge_without_noise_or_signal():
     """No ridge where the teacher is recovered; little better than S = 0 where noise hides it."""
     problem = Problem(alpha=0.4, kappa=1.0, kappa_star=0.2)

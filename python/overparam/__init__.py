@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from overparam import _cpu
 
+# Before the core is loaded, whose instructions the machine may not have.
 _cpu.check(__path__)
 
 from overparam import _core, results  # noqa: E402

@@ -122,7 +122,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     return parser, reproduce
 
 
-class _at_least:  # noqa: N801
+class _at_least:  # noqa: N801 - used like a function
     """Parses an integer that is not below a bound."""
 
     def __init__(self, minimum: int) -> None:

@@ -22,7 +22,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -555,6 +555,7 @@ def spectrum(problem: Problem, *, root: int = 0) -> Spectrum:
     >>> position, round(mass, 6), round(float(learned.edges[0]), 6)
     (0.0, 0.6, 0.258403)
     """
+    began = time.perf_counter()
     solutions = long_time(problem)
     index = _check.integer("root", root)
     count = len(solutions.risk)
@@ -585,6 +586,7 @@ def spectrum(problem: Problem, *, root: int = 0) -> Spectrum:
         inputs={"root": index},
         method="static equations",
         status=solutions.status,
+        stats={**solutions.stats, "seconds": time.perf_counter() - began},
         origin=make_origin(),
         grid=np.concatenate(grids) if grids else np.zeros(1),
         values=np.concatenate(values) if values else np.zeros(1),
@@ -686,6 +688,9 @@ def optimal_ridge(problem: Problem) -> tuple[float, LongTime]:
     """
     law = _teacher(_problem(problem).teacher_law)
     ridge = law.optimal_ridge(problem.alpha, problem.kappa, problem.noise_var)
+    if not math.isfinite(ridge):
+        unregularised = long_time(problem.replace(ridge=0.0), throw=False)
+        conclude(replace(unregularised, status=Status.NOT_CONVERGED))
     return ridge, long_time(problem.replace(ridge=ridge))
 
 
@@ -1022,9 +1027,9 @@ def _experiment(
     return _Experiment(make, sizes, nbytes)
 
 
-def _clock(lr: object, times: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
+def _clock(lr: Any, times: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
     """Return the learning rates, the last of which repeats, and the steps at `times`."""
-    if np.ndim(lr) == 0:  # type: ignore[arg-type]
+    if np.ndim(lr) == 0:
         rate = _check.real("lr", lr, minimum=0.0, strict_minimum=True)
         return np.array([rate]), _check.steps("t", times, 1.0 / rate)
     rates = _check.vector("lr", lr)

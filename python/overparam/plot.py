@@ -38,7 +38,7 @@ def require_matplotlib() -> None:
     >>> plot.require_matplotlib()
     """
     try:
-        import matplotlib.figure  # noqa: F401
+        import matplotlib.figure  # noqa: F401 - only whether it can be imported
     except ImportError as error:
         raise ImportError('plotting needs matplotlib: pip install "overparam[plot]"') from error
 

@@ -467,12 +467,12 @@ _KERNELS: dict[tuple[str, str], Callable[[FloatArray, FloatArray, FloatArray], F
     ("erf", "erf"): lambda c, A, C: _arc_sine(c, np.sqrt((1 + A) * (1 + C))),
     ("erf", "sign"): lambda c, A, C: _arc_sine(c, np.sqrt((1 + A) * C)),
     ("sign", "sign"): lambda c, A, C: _arc_sine(c, np.sqrt(A * C)),
-    ("erf", "linear"): lambda c, A, C: math.sqrt(2 / math.pi) * c / np.sqrt(1 + A),  # noqa: ARG005
-    ("erf", "relu"): lambda c, A, C: math.sqrt(0.5 / math.pi) * c / np.sqrt(1 + A),  # noqa: ARG005
-    ("sign", "linear"): lambda c, A, C: math.sqrt(2 / math.pi) * _over(c, np.sqrt(A)),  # noqa: ARG005
-    ("sign", "relu"): lambda c, A, C: math.sqrt(0.5 / math.pi) * _over(c, np.sqrt(A)),  # noqa: ARG005
-    ("linear", "linear"): lambda c, A, C: c,  # noqa: ARG005
-    ("linear", "relu"): lambda c, A, C: c / 2,  # noqa: ARG005
+    ("erf", "linear"): lambda c, A, _: math.sqrt(2 / math.pi) * c / np.sqrt(1 + A),
+    ("erf", "relu"): lambda c, A, _: math.sqrt(0.5 / math.pi) * c / np.sqrt(1 + A),
+    ("sign", "linear"): lambda c, A, _: math.sqrt(2 / math.pi) * _over(c, np.sqrt(A)),
+    ("sign", "relu"): lambda c, A, _: math.sqrt(0.5 / math.pi) * _over(c, np.sqrt(A)),
+    ("linear", "linear"): lambda c, *_: c,
+    ("linear", "relu"): lambda c, *_: c / 2,
     ("relu", "relu"): _arc_cosine,
     ("relu", "quad"): lambda c, A, C: np.sqrt(A / (4 * np.pi)) * (C + _over(c * c, A) - 1),
     ("relu", "square"): lambda c, A, C: np.sqrt(A / (2 * np.pi)) * (C + _over(c * c, A)),

@@ -200,10 +200,10 @@ class Problem(BaseProblem):
         return float(self.a.sum() - self.a_star.sum()) if self.centred else 0.0
 
 
-def _weights(name: str, value: object, length: int) -> tuple[float, ...] | None:
+def _weights(name: str, value: Any, length: int) -> tuple[float, ...] | None:
     if value is None:
         return None
-    if np.ndim(value) == 0:  # type: ignore[arg-type]
+    if np.ndim(value) == 0:
         return (_check.real(name, value),) * length
     return tuple(_check.vector(name, value, length).tolist())
 
@@ -980,7 +980,7 @@ class _OverlapFlow(_Flow):
         )
 
     @property
-    def method(self) -> str:  # type: ignore[override]
+    def method(self) -> str:  # type: ignore[override]  # an attribute of other runs
         if self._asked != "auto":
             return self._asked
         return "dop853+rkc" if self.core.stiff_steps else "dop853"

@@ -525,7 +525,7 @@ class _Atoms(Law):
     def _interval_moment(self, k: int) -> float:  # noqa: ARG002 - that of no interval is 0
         return 0.0
 
-    def _interval_quadrature(self, n: int) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002 - none
+    def _interval_quadrature(self, n: int) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002 - no interval, no nodes
         return np.empty(0), np.empty(0)
 
 

@@ -330,7 +330,7 @@ def _all() -> dict[str, Claim]:
     return {claim.id: claim for module in modules for claim in module.CLAIMS}
 
 
-def list() -> builtins.list[str]:  # noqa: A001
+def list() -> builtins.list[str]:  # noqa: A001 - op.claims.list() is its public name
     """Return the ids of all claims.
 
     Returns
