@@ -2,27 +2,14 @@
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from overparam import claims, empirical_flow
 from overparam.claims import dmft as module
 from overparam.empirical_flow import Problem
-from verdicts import Verdicts, assert_figure_is_labelled, assert_finite_and_tabulated, described
+from verdicts import described, verdicts
 
-ALL = (
-    "curves",
-    "kernels",
-    "universality",
-    "gaussian-labels",
-    "long-time",
-    "large-alpha",
-    "early-stopping",
-    "finite-step",
-)
-CHEAP = ("gaussian-labels", "long-time", "finite-step")
-
-verdict = Verdicts("dmft")
+verdict = verdicts("dmft")
 failed = verdict.failed
 
 
@@ -53,37 +40,7 @@ def runs_for(monkeypatch, **changes):
     monkeypatch.setattr(empirical_flow, "dmft", wrong)
 
 
-# ---- the list ----
-
-
-def test_list_of_claims():
-    assert tuple(claim.id for claim in module.CLAIMS) == tuple(f"dmft/{name}" for name in ALL)
-
-
-@pytest.mark.parametrize("claim", module.CLAIMS, ids=lambda claim: claim.id)
-def test_source_names_paper_and_section(claim):
-    assert "arXiv 2601.10483" in claim.source
-    assert "docs/papers/empirical_flow.md section 2" in claim.source
-    assert claim.statement.endswith(".")
-
-
-# ---- cheap claims ----
-
-
-@pytest.mark.parametrize("name", CHEAP)
-def test_cheap_claims_pass(name):
-    found = verdict(name)
-    assert found.passed, described(found)
-
-
-@pytest.mark.parametrize("name", CHEAP)
-def test_numbers_are_finite_and_tabulated(name):
-    assert_finite_and_tabulated(verdict(name))
-
-
-@pytest.mark.parametrize("name", CHEAP)
-def test_figure_has_labels_and_curves(name):
-    assert_figure_is_labelled(verdict(name))
+# ---- one run ----
 
 
 def test_threads_and_progress_change_nothing():
@@ -190,16 +147,6 @@ def test_critical_ratio_is_between_the_last_stable_and_the_first_unstable():
 
 
 # ---- everything, and failures of what takes longer ----
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("seed", range(4))
-def test_all_claims_pass(name, seed):
-    found = verdict(name, seed=seed)
-    assert found.passed, described(found)
-    figure = found.figure()
-    plt.close(figure)
 
 
 @pytest.mark.slow

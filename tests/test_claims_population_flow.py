@@ -2,28 +2,13 @@
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from overparam import claims, population_flow, spectra
 from overparam.claims import population_flow as room
-from verdicts import Verdicts, assert_figure_is_labelled, assert_finite_and_tabulated, described
+from verdicts import described, verdicts
 
-ALL = (
-    "angles",
-    "limit-orthonormal",
-    "limit-gaussian",
-    "rates",
-    "overlap-rates",
-    "minimal-overparameterisation",
-    "no-spurious-minima",
-    "underparameterised",
-    "sample-complexity",
-)
-SLOW = ("limit-gaussian", "sample-complexity")
-CHEAP = tuple(name for name in ALL if name not in SLOW)
-
-verdict = Verdicts("population_flow")
+verdict = verdicts("population_flow")
 failed = verdict.failed
 
 
@@ -39,39 +24,7 @@ def breaks(monkeypatch, name, **changes):
     monkeypatch.setattr(population_flow, name, wrong)
 
 
-# ---- the list ----
-
-
-def test_list_of_claims():
-    assert tuple(claim.id for claim in room.CLAIMS) == tuple(
-        f"population_flow/{name}" for name in ALL
-    )
-
-
-@pytest.mark.parametrize("claim", room.CLAIMS, ids=lambda claim: claim.id)
-def test_source_names_paper_and_section(claim):
-    assert "2311.03794" in claim.source
-    assert "docs/papers/population_flow.md section" in claim.source
-    assert claim.statement.endswith(".")
-
-
-# ---- cheap claims ----
-
-
-@pytest.mark.parametrize("name", CHEAP)
-def test_cheap_claims_pass(name):
-    found = verdict(name)
-    assert found.passed, described(found)
-
-
-@pytest.mark.parametrize("name", CHEAP)
-def test_numbers_are_finite_and_tabulated(name):
-    assert_finite_and_tabulated(verdict(name))
-
-
-@pytest.mark.parametrize("name", CHEAP)
-def test_figure_has_labels_and_curves(name):
-    assert_figure_is_labelled(verdict(name))
+# ---- one run ----
 
 
 def test_threads_and_progress_change_nothing():
@@ -265,16 +218,6 @@ def test_half_point_and_its_error():
 
 
 # ---- everything, and failures of what takes longer ----
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("seed", range(4))
-def test_all_claims_pass(name, seed):
-    found = verdict(name, seed=seed)
-    assert found.passed, described(found)
-    figure = found.figure()
-    plt.close(figure)
 
 
 @pytest.mark.slow

@@ -1,8 +1,141 @@
-"""What the tests of every room's claims share: verdicts, run once, and what each must have."""
+"""The claims of every room, and their verdicts, run once."""
 
-import matplotlib.pyplot as plt
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 from overparam import claims
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What the claims of a file must be."""
+
+    papers: tuple[str, ...]  # arXiv numbers: every source names one of them
+    page: str  # docs/papers/<page>.md has the equations
+    names: tuple[str, ...]
+    slow: tuple[str, ...] = ()  # with --runslow only
+    seeds: int = 4  # that --runslow tries
+
+    @property
+    def cheap(self):
+        return tuple(name for name in self.names if name not in self.slow)
+
+
+LISTED = {
+    "dmft": Listed(
+        papers=("2601.10483",),
+        page="empirical_flow",
+        names=(
+            "curves",
+            "kernels",
+            "universality",
+            "gaussian-labels",
+            "long-time",
+            "large-alpha",
+            "early-stopping",
+            "finite-step",
+        ),
+        slow=("curves", "kernels", "universality", "large-alpha", "early-stopping"),
+    ),
+    "empirical_flow": Listed(
+        papers=("2601.10483",),
+        page="empirical_flow",
+        names=(
+            "learning-curves",
+            "rank",
+            "double-descent",
+            "vanishing-ridge",
+            "thresholds",
+            "initialisation",
+            "oja-power-laws",
+            "convergence",
+            "tables",
+            "recovery-transition",
+            "universality",
+            "coexistence",
+            "bayes-gap",
+            "optimal-ridge",
+        ),
+        slow=(
+            "learning-curves",
+            "rank",
+            "double-descent",
+            "vanishing-ridge",
+            "initialisation",
+            "oja-power-laws",
+            "recovery-transition",
+            "universality",
+            "optimal-ridge",
+        ),
+    ),
+    "hessian": Listed(
+        papers=("2604.03068", "2311.03794"),
+        page="sgd",
+        names=("plateau", "manifold", "path", "empirical-bulk", "saddles"),
+        slow=("plateau", "empirical-bulk"),
+    ),
+    "population_flow": Listed(
+        papers=("2311.03794",),
+        page="population_flow",
+        names=(
+            "angles",
+            "limit-orthonormal",
+            "limit-gaussian",
+            "rates",
+            "overlap-rates",
+            "minimal-overparameterisation",
+            "no-spurious-minima",
+            "underparameterised",
+            "sample-complexity",
+        ),
+        slow=("limit-gaussian", "sample-complexity"),
+    ),
+    "random_features": Listed(
+        papers=("2303.14083",),
+        page="random_features",
+        names=(
+            "curves",
+            "asymptotic-error",
+            "learning-rate",
+            "width-staircase",
+            "exponential-width",
+            "time-staircase",
+            "gram-spectrum",
+            "label-noise",
+            "annealing",
+        ),
+        slow=("curves", "asymptotic-error"),
+    ),
+    "sgd": Listed(
+        papers=("2604.03068",),
+        page="sgd",
+        names=(
+            "ode",
+            "exact-law",
+            "escape",
+            "plateau",
+            "constraint",
+            "manifold",
+            "closest",
+            "conserved",
+            "late-time",
+            "noise-floor",
+            "stability",
+        ),
+        slow=(
+            "ode",
+            "exact-law",
+            "escape",
+            "plateau",
+            "constraint",
+            "manifold",
+            "closest",
+            "stability",
+        ),
+        seeds=2,
+    ),
+}
 
 
 class Verdicts:
@@ -23,6 +156,9 @@ class Verdicts:
         return [check.quantity for check in found.checks if not check.passed]
 
 
+verdicts = functools.cache(Verdicts)
+
+
 def described(found):
     """Return the checks that failed, in words."""
     return [
@@ -34,15 +170,3 @@ def assert_finite_and_tabulated(found):
     assert np.isfinite([check.measured for check in found.checks]).all()
     assert len(found.table) > 2
     assert all(text for row in found.table.texts() for text in row)
-
-
-def assert_figure_is_labelled(found, *, legends=any):
-    """Every panel has labels, a title and curves; `legends` is any or all: which have a legend."""
-    figure = found.figure()
-    for ax in figure.axes:
-        assert ax.get_xlabel()
-        assert ax.get_ylabel()
-        assert ax.get_title()
-        assert ax.lines
-    assert legends(ax.get_legend() is not None for ax in figure.axes)
-    plt.close(figure)
