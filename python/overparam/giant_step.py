@@ -1051,19 +1051,22 @@ def _sampled_modes(
     z /= np.linalg.norm(z)
     along, teacher = vectors.T @ v, vectors.T @ z
     return _core.GiantModes(
-        weight=np.full(modes_dim, 1 / modes_dim),
-        covariance=eigenvalues[None],
-        along=along**2,
-        across=along * teacher,
-        orthogonal=teacher**2,
+        weight=[1 / modes_dim] * modes_dim,
+        covariance=[eigenvalues.tolist()],
+        along=(along**2).tolist(),
+        across=(along * teacher).tolist(),
+        orthogonal=(teacher**2).tolist(),
     )
 
 
 def _isotropic_modes(spike: Spike) -> _core.GiantModes:
     """Return the measure of rows without a preferred direction."""
-    one, none = np.ones(1), np.zeros(1)
     return _core.GiantModes(
-        weight=one, covariance=spike.variance[:, None], along=one, across=none, orthogonal=one
+        weight=[1],
+        covariance=spike.variance[:, None].tolist(),
+        along=[1],
+        across=[0],
+        orthogonal=[1],
     )
 
 
@@ -1076,11 +1079,11 @@ def _endless_modes(problem: Problem, offset: float) -> _core.GiantModes:
     slope = problem.lr * problem.readout_values[0] * _moments(problem.activation).h2
     root = 1 + slope * (target.mean - offset)
     return _core.GiantModes(
-        weight=np.array([1.0, 0.0]),
-        covariance=np.array([[root, root + slope * target.h2]]) ** 2,
-        along=np.array([0.0, 1.0]),
-        across=np.zeros(2),
-        orthogonal=np.array([1.0, 0.0]),
+        weight=[1.0, 0.0],
+        covariance=[[root**2, (root + slope * target.h2) ** 2]],
+        along=[0.0, 1.0],
+        across=[0.0, 0.0],
+        orthogonal=[1.0, 0.0],
     )
 
 
