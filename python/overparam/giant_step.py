@@ -331,6 +331,11 @@ class Problem(BaseProblem):
         dict
             ``{"room": ..., name: value, ...}``; `from_dict` is the inverse.
 
+        Raises
+        ------
+        ValueError
+            By `from_dict`, if no function of that name was created.
+
         Notes
         -----
         Source: ``docs/papers/giant_step.md`` section 1.
