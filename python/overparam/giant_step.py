@@ -1,0 +1,1669 @@
+"""One giant gradient step on the first layer, then ridge regression of the readout.
+
+A network f(x) = p^(-1/2) sum_i a_i s(w_i . x) with p = beta d units learns y = s*(w* . x) + noise
+from Gaussian inputs in d dimensions. Rows of the first layer start uniformly on the unit sphere and
+take one gradient step of a rate proportional to p on n0 = alpha0 d samples; then the readout is
+fitted to n = alpha d fresh samples with a ridge. Errors are squared, without a factor 1/2.
+
+`spike` maps the step to spiked random features, `solve` gives the errors of the fitted network in
+the limit of high dimension, `from_weights` those of given trained weights, and `simulate` trains
+networks. All return a `ReadoutPoint`. The equations are derived in ``docs/papers/giant_step.md``;
+the model is that of Cui et al., arXiv 2402.04980.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time as clock
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from overparam import _check, _core
+from overparam._problem import BaseProblem
+from overparam.results import (
+    FloatArray,
+    Point,
+    Status,
+    array_field,
+    conclude,
+    make_origin,
+    record,
+)
+
+__all__ = [
+    "Function",
+    "HermiteMoments",
+    "Problem",
+    "ReadoutPoint",
+    "Spike",
+    "features",
+    "linear_floor",
+    "moments",
+    "optimal_lr",
+    "optimal_ridge",
+    "projection_floor",
+    "solve",
+    "spike",
+]
+
+ArrayFunction = Callable[[Any], Any]
+
+METHODS = ("corrected", "anisotropic", "isotropic")
+LOSSES = ("square", "logistic")
+
+# Fractions of the readout values sum to one within this.
+FRACTION_TOLERANCE = 1e-9
+# Moments contain squared derivatives, so that their lattice is finer: that of this deviation.
+MOMENT_DEVIATION = 0.2
+# Hermite moments below this are zero.
+MOMENT_ROUNDING = 1e-12
+
+
+# ---- activations ---------------------------------------------------------------------------------
+
+
+class _Pair(NamedTuple):
+    """A function of an array and its derivative."""
+
+    f: ArrayFunction
+    df: ArrayFunction
+
+
+def _erf(x: FloatArray) -> FloatArray:
+    from scipy.special import erf
+
+    return np.asarray(erf(x / math.sqrt(2)))
+
+
+def _logistic_function(x: FloatArray) -> FloatArray:
+    from scipy.special import expit
+
+    return np.asarray(expit(x))
+
+
+BUILT_IN: dict[str, _Pair] = {
+    "tanh": _Pair(np.tanh, lambda x: 1 / np.cosh(np.clip(x, -350, 350)) ** 2),
+    "relu": _Pair(lambda x: np.maximum(x, 0.0), lambda x: np.heaviside(x, 0.5)),
+    "erf": _Pair(_erf, lambda x: math.sqrt(2 / math.pi) * np.exp(-x * x / 2)),
+    "sin": _Pair(np.sin, np.cos),
+    "softplus": _Pair(lambda x: np.logaddexp(0.0, x), _logistic_function),
+    "linear": _Pair(lambda x: x + 0.0, np.ones_like),
+    "sinlin": _Pair(lambda x: np.sin(2 * x) + x, lambda x: 2 * np.cos(2 * x) + 1),
+    "sin2": _Pair(lambda x: np.sin(2 * x), lambda x: 2 * np.cos(2 * x)),
+    "he3": _Pair(
+        lambda x: x + (x**3 - 3 * x) / math.sqrt(6), lambda x: 1 + (3 * x**2 - 3) / math.sqrt(6)
+    ),
+    "quad1": _Pair(lambda x: x + (x**2 - 1) / 2, lambda x: 1 + x),
+}
+
+_functions: dict[str, Function] = {}
+
+
+@dataclass(frozen=True)
+class Function:
+    """An activation or a target of one's own, by its name.
+
+    It is known by its name from its creation on, so that files with results, which hold the name
+    alone, can be read once it was created.
+
+    Parameters
+    ----------
+    name : str
+        Not that of a built-in activation, nor of another function.
+    f : callable
+        The function on arrays: an array of the same shape.
+    df : callable
+        Its derivative.
+
+    Raises
+    ------
+    TypeError
+        If the name is no text, or `f` or `df` is not callable.
+    ValueError
+        If the name is taken, or values have another shape or are not finite.
+
+    Notes
+    -----
+    Compares and hashes by name, `f` and `df`; pickled if these can be. Source:
+    ``docs/papers/giant_step.md`` section 3.3.
+
+    Examples
+    --------
+    >>> import numpy as np, overparam as op
+    >>> cosine = op.giant_step.Function("cos", np.cos, lambda x: -np.sin(x))
+    >>> round(op.giant_step.moments(cosine).mean, 6)
+    0.606531
+    """
+
+    name: str
+    f: ArrayFunction
+    df: ArrayFunction
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise _check.bad("name", "a string", self.name, TypeError)
+        if not self.name or self.name in BUILT_IN:
+            raise _check.bad("name", "a name that no built-in activation has", self.name)
+        for name in ("f", "df"):
+            if not callable(getattr(self, name)):
+                raise _check.bad(name, "callable", getattr(self, name), TypeError)
+            _evaluate(self, np.linspace(-2.0, 2.0, 8), name)
+        if _functions.setdefault(self.name, self) != self:
+            raise _check.bad("name", "one that no other Function has", self.name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Function, (self.name, self.f, self.df)
+
+
+Activation = str | Function
+
+
+def _activation(name: str, value: object) -> Activation:
+    """Return a built-in activation by its name, or the function."""
+    if isinstance(value, Function):
+        return value
+    known = ", ".join(f'"{built_in}"' for built_in in (*BUILT_IN, *_functions))
+    must = f"an overparam.giant_step.Function or one of {known}"
+    if not isinstance(value, str):
+        raise _check.bad(name, must, value, TypeError)
+    if value not in BUILT_IN and value not in _functions:
+        raise _check.bad(name, must, value)
+    return _functions.get(value, value)
+
+
+def _evaluate(activation: Activation, x: FloatArray, name: str = "f") -> FloatArray:
+    """Return the values of an activation, or of its derivative ("df")."""
+    if isinstance(activation, str):
+        return np.asarray(getattr(BUILT_IN[activation], name)(x), dtype=np.float64)
+    values = np.asarray(getattr(activation, name)(x.copy()))
+    if values.shape != x.shape:
+        raise ValueError(
+            f"{name} of the Function {activation.name!r} must return an array of the shape "
+            f"{x.shape} of its input, but was of shape {values.shape}"
+        )
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise _check.bad(name, f"finite and real for the Function {activation.name!r}", values)
+    return values.astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HermiteMoments:
+    """Gaussian averages of an activation s at unit variance.
+
+    Attributes
+    ----------
+    mean : float
+        e0 = E s(z).
+    second : float
+        e2 = E s(z)^2.
+    h1, h2, h3 : float
+        E s'(z), E z s'(z), E (z^2 - 1) s'(z): the first three Hermite coefficients.
+    rest : float
+        E s'(z)^2 - h1^2 - h2^2, the variance of s' that is not linear.
+
+    Notes
+    -----
+    Made by `moments`. Source: ``docs/papers/giant_step.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> op.giant_step.moments("linear")
+    HermiteMoments(mean=0.0, second=1.0, h1=1.0, h2=0.0, h3=0.0, rest=0.0)
+    """
+
+    mean: float
+    second: float
+    h1: float
+    h2: float
+    h3: float
+    rest: float
+
+
+# ---- the problem and its results -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem(BaseProblem):
+    """A network that takes one giant gradient step and then fits its readout.
+
+    Parameters
+    ----------
+    alpha : float
+        Samples of the readout's fit over the dimension, n/d > 0.
+    beta : float
+        Width over the dimension, p/d > 0.
+    ridge : float
+        Strength lambda > 0 of the penalty lambda |a|^2/2 beside the sum of squares over 2.
+    lr : float
+        Learning rate eta of the first layer, in units of the width; 0 for random features.
+    alpha0 : float
+        Samples of the gradient step over the dimension, n0/d >= 0; may be infinite.
+    activation : str or Function
+        The student's s: "tanh", "relu", "erf" (erf(x/sqrt 2)), "sin", "softplus", "linear",
+        "sinlin" (sin 2x + x), "sin2" (sin 2x), "he3" (x + (x^3 - 3x)/sqrt 6), "quad1"
+        (x + (x^2 - 1)/2), or a `Function`.
+    target : str or Function
+        The target s*, of the same kinds.
+    noise_var : float
+        Variance of the label noise.
+    readout_values : sequence of floats
+        Values A_g of the initial readout times sqrt p: the network has a group of units for each.
+    readout_fractions : sequence of floats
+        Fractions pi_g of the groups, positive with sum 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described.
+
+    Notes
+    -----
+    Source: arXiv 2402.04980; ``docs/papers/giant_step.md`` section 1.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1.5, beta=1.0, ridge=0.1, lr=3.0, alpha0=20.0, target="sin"
+    ... )
+    >>> problem.replace(readout_values=(1.0, -1.0), readout_fractions=(0.5, 0.5)).groups
+    2
+    """
+
+    room: ClassVar[str] = "giant_step"
+
+    alpha: float
+    beta: float
+    ridge: float
+    lr: float
+    alpha0: float
+    activation: Activation = "tanh"
+    target: Activation = "tanh"
+    noise_var: float = 0.0
+    readout_values: tuple[float, ...] = (1.0,)
+    readout_fractions: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        positive: dict[str, Any] = {"minimum": 0.0, "strict_minimum": True}
+        values = _check.vector("readout_values", self.readout_values)
+        if not len(values):
+            raise _check.bad("readout_values", "at least one number", values)
+        fractions = _check.vector("readout_fractions", self.readout_fractions)
+        if len(fractions) != len(values):
+            must = f"as long as readout_values ({len(values)})"
+            raise _check.bad("readout_fractions", must, fractions)
+        if (fractions <= 0).any() or abs(fractions.sum() - 1) > FRACTION_TOLERANCE:
+            raise _check.bad("readout_fractions", "positive numbers with sum 1", fractions)
+        self._set(
+            alpha=_check.real("alpha", self.alpha, **positive),
+            beta=_check.real("beta", self.beta, **positive),
+            ridge=_check.real("ridge", self.ridge, **positive),
+            lr=_check.real("lr", self.lr),
+            alpha0=_check.real("alpha0", self.alpha0, minimum=0.0, allow_inf=True),
+            activation=_activation("activation", self.activation),
+            target=_activation("target", self.target),
+            noise_var=_check.real("noise_var", self.noise_var, minimum=0.0),
+            readout_values=tuple(values.tolist()),
+            readout_fractions=tuple(fractions.tolist()),
+        )
+
+    @property
+    def groups(self) -> int:
+        """The number K of initial readout values."""
+        return len(self.readout_values)
+
+    @property
+    def has_step(self) -> bool:
+        """Whether the first layer moves at all."""
+        return self.lr != 0 and self.alpha0 > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the room and the parameters as plain data; a `Function` becomes its name.
+
+        Returns
+        -------
+        dict
+            ``{"room": ..., name: value, ...}``; `from_dict` is the inverse.
+
+        Raises
+        ------
+        ValueError
+            By `from_dict`, if no function of that name was created.
+
+        Notes
+        -----
+        Source: ``docs/papers/giant_step.md`` section 1.
+
+        Examples
+        --------
+        >>> import overparam as op
+        >>> problem = op.giant_step.Problem(alpha=1, beta=1, ridge=0.1, lr=3, alpha0=20)
+        >>> op.giant_step.Problem.from_dict(problem.to_dict()) == problem
+        True
+        """
+        values = super().to_dict()
+        return {k: v.name if isinstance(v, Function) else v for k, v in values.items()}
+
+
+class Spike:
+    """The first layer after the step: rows sqrt(c_g) w + r_g v, with w on the unit sphere.
+
+    Parameters
+    ----------
+    strength : (K,) array
+        r_g, of either sign, for each group of units.
+    variance : (K,) array
+        c_g > 0, the mean squared norm of a row without its part along v.
+    alignment : float
+        gamma, the overlap of the unit vector v with the target's direction.
+    gradient_norm : float
+        |g|, the norm of the gradient's mean direction; NaN if it is not known.
+    offset : float
+        Mean output of the network before the step, which the target is compared with.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described.
+
+    Notes
+    -----
+    Read-only; compares by value. Source: ``docs/papers/giant_step.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> op.giant_step.Spike(strength=[1.2], variance=[1.1], alignment=0.9)
+    Spike(strength=[1.2], variance=[1.1], alignment=0.9)
+    """
+
+    __slots__ = ("alignment", "gradient_norm", "offset", "strength", "variance")
+    strength: FloatArray
+    variance: FloatArray
+    alignment: float
+    gradient_norm: float
+    offset: float
+
+    def __init__(
+        self,
+        *,
+        strength: ArrayLike,
+        variance: ArrayLike,
+        alignment: float,
+        gradient_norm: float = math.nan,
+        offset: float = 0.0,
+    ) -> None:
+        r = _check.vector("strength", strength)
+        if not len(r):
+            raise _check.bad("strength", "at least one number", r)
+        c = _check.vector("variance", variance, len(r))
+        if (c <= 0).any():
+            raise _check.bad("variance", "positive", c)
+        gamma = _check.real("alignment", alignment, minimum=-1.0, maximum=1.0)
+        if isinstance(gradient_norm, (float, np.floating)) and math.isnan(gradient_norm):
+            norm = math.nan
+        else:
+            norm = _check.real("gradient_norm", gradient_norm, minimum=0.0)
+        for array in (r, c):
+            array.setflags(write=False)
+        for name, value in (
+            ("strength", r),
+            ("variance", c),
+            ("alignment", gamma),
+            ("gradient_norm", norm),
+            ("offset", _check.real("offset", offset)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Spike is read-only: {name} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Spike is read-only: {name} cannot be deleted")
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def _key(self) -> tuple[Any, ...]:
+        norm = None if math.isnan(self.gradient_norm) else self.gradient_norm
+        arrays = (tuple(self.strength.tolist()), tuple(self.variance.tolist()))
+        return (*arrays, self.alignment, norm, self.offset)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _spike_of, (self._values(),)
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Spike) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        r, c = self.strength.tolist(), self.variance.tolist()
+        return f"Spike(strength={r}, variance={c}, alignment={self.alignment!r})"
+
+
+def _spike_of(values: dict[str, Any]) -> Spike:
+    return Spike(**values)
+
+
+@record
+class ReadoutPoint(Point):
+    """The fitted network: its errors, and the order parameters of the theory.
+
+    Attributes
+    ----------
+    risk : float
+        E (s*(w* . x) - f)^2, without the label noise; NaN with the logistic loss.
+    train_risk : float
+        (1/n) sum (y - f)^2 on the noisy labels of the fit; the mean loss with the logistic one.
+    class_error : float
+        Probability of the wrong sign on noisy labels, with the logistic loss; NaN otherwise.
+    alignment : float
+        gamma, the overlap of the spike's direction v with that of the target.
+    strength : (K,) array
+        Strength r_g of the spike for each group of units.
+    m : (K,) array, or None
+        Sums of the readout over a group, the coefficients of mu0_g. The shortest where they are
+        not unique.
+    theta : (K,) array, or None
+        Weighted sums of the readout with the overlaps of the bulk and v.
+    psi : (K,) array, or None
+        The same with the target's direction orthogonal to v.
+    Q1 : (K, K) array, or None
+        Overlaps of the readout's directions in the bulk.
+    q2 : (K,) array, or None
+        Mean squared readout |a_g|^2/p.
+    V1 : (K, K) array, or None
+        Variance that belongs to Q1.
+    V2 : (K,) array, or None
+        Variance that belongs to q2.
+
+    Notes
+    -----
+    Simulations have the replica axis first, and none of the order parameters. Source:
+    ``docs/papers/giant_step.md`` section 3.2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1.5, beta=1.0, ridge=0.1, lr=3.0, alpha0=20.0, target="sin"
+    ... )
+    >>> op.giant_step.spike(problem).strength.round(4)
+    array([1.1341])
+    """
+
+    risk: float = array_field()
+    train_risk: float = array_field()
+    class_error: float = array_field()
+    alignment: float = array_field()
+    strength: FloatArray = array_field("group")
+    m: FloatArray | None = array_field("group", default=None)
+    theta: FloatArray | None = array_field("group", default=None)
+    psi: FloatArray | None = array_field("group", default=None)
+    Q1: FloatArray | None = array_field("group", "group_2", default=None)
+    q2: FloatArray | None = array_field("group", default=None)
+    V1: FloatArray | None = array_field("group", "group_2", default=None)
+    V2: FloatArray | None = array_field("group", default=None)
+
+
+def _problem(problem: object) -> Problem:
+    if not isinstance(problem, Problem):
+        raise _check.bad("problem", "an overparam.giant_step.Problem", problem, TypeError)
+    return problem
+
+
+# ---- from the gradient step to the spike ---------------------------------------------------------
+
+
+def moments(activation: str | Function) -> HermiteMoments:
+    """Return the Gaussian averages of an activation at unit variance.
+
+    Parameters
+    ----------
+    activation : str or Function
+        As in `Problem`.
+
+    Returns
+    -------
+    HermiteMoments
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the activation is not known, or its values are not finite or of another shape.
+
+    Notes
+    -----
+    In closed form but for tanh, softplus and functions of one's own. Source:
+    ``docs/papers/giant_step.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> found = op.giant_step.moments("relu")
+    >>> found.h1, round(found.rest, 6)
+    (0.5, 0.090845)
+    """
+    return _moments(_activation("activation", activation))
+
+
+@functools.lru_cache(maxsize=64)
+def _moments(activation: Activation) -> HermiteMoments:
+    if activation == "relu":
+        density = 1 / math.sqrt(2 * math.pi)
+        rest = 1 / 4 - 1 / (2 * math.pi)
+        return HermiteMoments(mean=density, second=0.5, h1=0.5, h2=density, h3=0.0, rest=rest)
+    if activation == "erf":
+        h1 = 1 / math.sqrt(math.pi)
+        rest = 2 / (math.pi * math.sqrt(3)) - h1**2
+        return HermiteMoments(mean=0.0, second=1 / 3, h1=h1, h2=0.0, h3=-h1 / 2, rest=rest)
+    if activation in SINES:
+        slope, w = SINES[activation]
+        decay = math.exp(-w * w / 2)
+        return HermiteMoments(
+            mean=0.0,
+            second=slope**2 + 2 * slope * w * decay - math.expm1(-2 * w * w) / 2,
+            h1=slope + w * decay,
+            h2=0.0,
+            h3=-(w**3) * decay,
+            rest=(w * math.expm1(-w * w)) ** 2 / 2,
+        )
+    if activation in POLYNOMIALS:
+        p0, p1, p2, p3 = POLYNOMIALS[activation]
+        h1, h2, h3 = p1 + 3 * p3, 2 * p2, 6 * p3
+        mean = p0 + p2
+        second = mean**2 + h1**2 + h2**2 / 2 + h3**2 / 6
+        return HermiteMoments(mean=mean, second=second, h1=h1, h2=h2, h3=h3, rest=h3**2 / 2)
+    total = np.zeros(6)
+    for coefficient, z in _lattices(activation, -REACH, REACH, MOMENT_DEVIATION):
+        weight = np.exp(-z * z / 2)
+        weight *= coefficient / weight.sum()
+        s, ds = _evaluate(activation, z), _evaluate(activation, z, "df")
+        total += [weight @ x for x in (s, s * s, z * s, (z * z - 1) * s, z**3 * s, ds * ds)]
+    mean, second, h1, h2, cubic, slope2 = (
+        0.0 if abs(x) < MOMENT_ROUNDING else float(x) for x in total
+    )
+    h3 = cubic - 3 * h1
+    rest = max(slope2 - h1**2 - h2**2, 0.0)
+    return HermiteMoments(mean=mean, second=second, h1=h1, h2=h2, h3=h3, rest=rest)
+
+
+class _Gradient(NamedTuple):
+    """The mean direction of the first-stage gradient, and the effective label."""
+
+    norm: float  # |g|
+    alignment: float
+    offset: float  # mean output before the step
+    mean: float  # of the label minus the offset
+    second: float
+
+
+def _gradient(problem: Problem) -> _Gradient:
+    student, target = _moments(problem.activation), _moments(problem.target)
+    values, fractions = problem.readout_values, problem.readout_fractions
+    offset = student.mean * sum(A * pi for A, pi in zip(values, fractions, strict=True))
+    mean = target.mean - offset
+    second = target.second + problem.noise_var - 2 * offset * target.mean + offset**2
+    norm = math.inf
+    if problem.alpha0 > 0:
+        norm = math.sqrt(target.h1**2 + second / problem.alpha0)
+    alignment = target.h1 / norm if norm > 0 else 0.0
+    return _Gradient(norm, alignment, offset, mean, second)
+
+
+def spike(problem: Problem) -> Spike:
+    """Return the spiked first layer that the gradient step makes of the initial one.
+
+    Parameters
+    ----------
+    problem : Problem
+        Step, activations and initial readout; alpha, beta and the ridge are ignored.
+
+    Returns
+    -------
+    Spike
+        Without a step (a rate or alpha0 of 0): strengths 0, variances 1, alignment 0.
+
+    Raises
+    ------
+    TypeError
+        If `problem` is not a `Problem`.
+    ValueError
+        If the step leaves nothing of a row but its spike.
+
+    Notes
+    -----
+    An activation with h1 = 0 gets no spike: its strengths are 0, its variances are not 1. Source:
+    ``docs/papers/giant_step.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1, beta=1, ridge=0.1, lr=3, alpha0=20, activation="tanh", target="sin"
+    ... )
+    >>> found = op.giant_step.spike(problem)
+    >>> found.strength.round(6), found.variance.round(6), round(found.alignment, 6)
+    (array([1.134056]), array([1.018973]), 0.971854)
+    """
+    return _spike(_problem(problem))
+
+
+def _spike(problem: Problem) -> Spike:
+    if not problem.has_step:
+        none = np.zeros(problem.groups)
+        return Spike(strength=none, variance=none + 1, alignment=0.0)
+    student, g = _moments(problem.activation), _gradient(problem)
+    step = problem.lr * np.array(problem.readout_values)
+    sampled = g.second / problem.alpha0
+    # The part of 1 + 2 e h2 y1 + (e h2 y1)^2 is a square.
+    variance = (1 + step * student.h2 * g.mean) ** 2
+    variance += step**2 * (student.h2**2 + student.rest) * sampled
+    return Spike(
+        strength=step * student.h1 * g.norm,
+        variance=variance,
+        alignment=max(-1.0, min(1.0, g.alignment)),
+        gradient_norm=g.norm,
+        offset=g.offset,
+    )
+
+
+# ---- conditional features ------------------------------------------------------------------------
+
+# slope x + sin(frequency x), and polynomials by their coefficients.
+SINES = {"sin": (0.0, 1.0), "sin2": (0.0, 2.0), "sinlin": (1.0, 2.0)}
+POLYNOMIALS = {
+    "linear": (0.0, 1.0, 0.0, 0.0),
+    "he3": (0.0, 1 - 3 / math.sqrt(6), 0.0, 1 / math.sqrt(6)),
+    "quad1": (-0.5, 1.0, 0.5, 0.0),
+}
+
+# Half-width of Gaussian averages in standard deviations.
+REACH = 9.0
+# Below this deviation averages are taken with Gauss's rule, else on a lattice.
+SMALL_DEVIATION = 1e-3
+# Nodes of a panel of the kappa grid, longest panel, largest number of panels on one side.
+PANEL_NODES, PANEL_LENGTH, PANELS = 16, 1.0, 10**4
+
+Features = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+
+
+def _lattices(
+    activation: Activation, low: float, high: float, deviation: float
+) -> list[tuple[float, FloatArray]]:
+    """Return lattices for averages over intervals of `deviation`, each with its coefficient.
+
+    The rule is exponentially accurate for the built-in activations. For others the error of
+    midpoints, to which kinks at integers add even powers of the step, is extrapolated.
+    """
+    if isinstance(activation, str):
+        steps = [(1.0, min(0.25, 0.5 * deviation))]
+    else:
+        step = 1 / math.ceil(max(16.0, 8 / deviation))
+        steps = [(1 / 45, step), (-20 / 45, step / 2), (64 / 45, step / 4)]
+    lattices = []
+    for coefficient, step in steps:
+        first, last = math.floor(low / step) - 1, math.ceil(high / step) + 1
+        lattices.append((coefficient, (np.arange(first, last, dtype=np.float64) + 0.5) * step))
+    return lattices
+
+
+def _features(activation: Activation, k: FloatArray, deviation: float) -> Features:
+    """Return mu0, mu1, mus^2 and d mu0/dc at 1-D points, at one positive deviation sqrt c."""
+    if isinstance(activation, str) and activation not in ("tanh", "softplus"):
+        return _core.giant_closed_features(activation, k, np.full(len(k), deviation**2))
+    if deviation < SMALL_DEVIATION:
+        z, weight = np.polynomial.hermite_e.hermegauss(20)
+        weight = weight / weight.sum()
+        s = _evaluate(activation, k[:, None] + deviation * z)
+        mean = s @ weight
+        rest = s - mean[:, None]
+        linear, curved = rest @ (weight * z), rest @ (weight * (z * z - 1))
+        residual = (rest - linear[:, None] * z) ** 2 @ weight
+        return mean, linear / deviation, residual, curved / (2 * deviation**2)
+    sums = np.zeros((4, len(k)))
+    reach = REACH * deviation
+    for coefficient, x in _lattices(activation, k.min() - reach, k.max() + reach, deviation):
+        values = _evaluate(activation, x)
+        parts = _core.giant_lattice_features(values, x[0], x[1] - x[0], k, deviation)
+        sums += coefficient * np.array(parts)
+    return sums[0], sums[1], np.maximum(sums[2], 0.0), sums[3]
+
+
+def features(
+    activation: str | Function, kappa: ArrayLike, variance: ArrayLike
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return mean, slope and residual variance of an activation of a normal variable.
+
+    Parameters
+    ----------
+    activation : str or Function
+        As in `Problem`.
+    kappa : array_like
+        Means of the variable.
+    variance : array_like
+        Its variances c > 0, a number or an array that broadcasts against `kappa`.
+
+    Returns
+    -------
+    mu0 : array like `kappa`
+        E s(kappa + sqrt(c) z).
+    mu1 : array like `kappa`
+        E s'(kappa + sqrt(c) z).
+    mustar2 : array like `kappa`
+        E s^2 - mu0^2 - c mu1^2 >= 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described.
+
+    Notes
+    -----
+    Here `kappa` is the whole mean, r_g times the component along the spike. Source:
+    ``docs/papers/giant_step.md`` section 3.3.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> mu0, mu1, mustar2 = op.giant_step.features("sin", [0.0, 1.2], 2.0)
+    >>> mu0.round(6), mustar2.round(6)
+    (array([0.      , 0.342878]), array([0.220172, 0.353648]))
+    """
+    activation = _activation("activation", activation)
+    k, c = _reals("kappa", kappa), _reals("variance", variance)
+    if (c <= 0).any():
+        raise _check.bad("variance", "positive", c)
+    try:
+        c = np.broadcast_to(c, k.shape)
+    except ValueError:
+        must = f"a number or an array that broadcasts to the shape {k.shape} of kappa"
+        raise _check.bad("variance", must, c) from None
+    out = np.empty((3, *k.shape))
+    for one in np.unique(c):
+        here = c == one
+        if here.any():
+            found = _features(activation, k[here], math.sqrt(one))
+            for part, values in zip(out, found[:3], strict=True):
+                part[here] = values
+    return out[0], out[1], out[2]
+
+
+def _reals(name: str, value: object) -> FloatArray:
+    """Return a float64 array of finite real numbers of any shape."""
+    must = "finite real numbers"
+    try:
+        array = np.asarray(value)
+    except ValueError:  # nested sequences of different lengths
+        raise _check.bad(name, must, value) from None
+    if array.dtype.kind not in "iuf":
+        raise _check.bad(name, must, value, TypeError)
+    if not np.isfinite(array).all():
+        raise _check.bad(name, must, array)
+    return array.astype(np.float64)
+
+
+class _Scale(NamedTuple):
+    """Length of the panels that a function needs up to `extent`; beyond it they may grow."""
+
+    length: float
+    extent: float
+
+
+def _student_scale(activation: Activation, strength: float, variance: float) -> _Scale:
+    deviation = math.sqrt(variance)
+    if activation == "relu":
+        length, extent = 0.75 * deviation, REACH * deviation
+    elif activation in ("tanh", "softplus", "erf"):
+        length, extent = 1.2 * max(1.0, 0.45 * deviation), 10 + REACH * deviation
+    elif activation in SINES:
+        frequency = SINES[activation][1]
+        length, extent = 0.8 * min(1 / frequency, deviation), math.inf
+    elif activation in POLYNOMIALS:
+        length, extent = 0.7 * min(1.0, deviation), 3 * (1 + deviation)
+    else:
+        length, extent = 0.7 * min(1.0, deviation), math.inf
+    return _Scale(length / abs(strength), extent / abs(strength))
+
+
+def _kappa_grid(
+    activation: Activation, target: Activation, spike: Spike, more: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return nodes and weights (of sum one) of Gauss panels that resolve student and target.
+
+    The panels have `more` ends than that takes.
+    """
+    scales = {
+        _student_scale(activation, r, c)
+        for r, c in zip(spike.strength.tolist(), spike.variance.tolist(), strict=True)
+        if r != 0
+    }
+    gamma = abs(spike.alignment)
+    width = math.sqrt(1 - gamma**2)
+    if width < gamma and (target == "relu" or isinstance(target, Function)):
+        # Kinks are as wide as this; one at 0 is resolved however narrow it is.
+        kink = max(width / gamma, 1e-9)
+        extent = math.inf if isinstance(target, Function) and kink > 0.1 else REACH * kink
+        scales.add(_Scale(0.75 * kink, extent))
+    shortest = REACH / PANELS
+    edges = [0.0]
+    while edges[-1] < REACH:
+        k = edges[-1]
+        length = PANEL_LENGTH
+        for scale in scales:
+            if scale.extent == math.inf:
+                length = min(length, max(scale.length, shortest))
+            else:
+                length = min(length, scale.length + max(k - scale.extent, 0.0) / 2)
+        edges.append(min(k + length, REACH))
+    ends = np.array(edges)
+    ends = np.unique(np.concatenate([-ends, ends, more[np.abs(more) < REACH]]))
+    half = np.diff(ends)[:, None] / 2
+    nodes, weights = _panel_rule()
+    kappa = ((ends[:-1, None] + half) + half * nodes).ravel()
+    weight = (half * weights).ravel() * np.exp(-kappa * kappa / 2)
+    return kappa, weight / weight.sum()
+
+
+@functools.cache
+def _panel_rule() -> tuple[FloatArray, FloatArray]:
+    return np.polynomial.legendre.leggauss(PANEL_NODES)
+
+
+@functools.lru_cache(maxsize=64)
+def _tables(activation: Activation, target: Activation, spike: Spike) -> _core.GiantTables:
+    return _core.GiantTables(**_table_arrays(activation, target, spike))
+
+
+def _table_arrays(
+    activation: Activation, target: Activation, spike: Spike, more: Sequence[float] = ()
+) -> dict[str, FloatArray]:
+    """Return kappa nodes, and features and target there, as `_core.GiantTables` takes them.
+
+    The panels of nodes have `more` ends than these functions take.
+    """
+    kappa, weight = _kappa_grid(activation, target, spike, np.array(more))
+    groups: list[Features] = []
+    for r, c in zip(spike.strength.tolist(), spike.variance.tolist(), strict=True):
+        if r == 0:
+            one = _features(activation, np.zeros(1), math.sqrt(c))
+            groups.append(tuple(np.full(len(kappa), x[0]) for x in one))  # type: ignore[arg-type]
+        else:
+            groups.append(_features(activation, r * kappa, math.sqrt(c)))
+    mean, linear, residual, curvature = np.array(groups).transpose(1, 0, 2)
+    gamma = spike.alignment
+    rho = math.sqrt((1 - gamma) * (1 + gamma))
+    if rho == 0:
+        h = _evaluate(target, gamma * kappa)
+        h1, second = np.zeros_like(h), h * h
+    else:
+        h, slope, rest, _ = _features(target, gamma * kappa, rho)
+        h1 = rho * slope
+        second = h * h + h1 * h1 + rest
+    return {
+        "kappa": kappa,
+        "weight": weight,
+        "mean": mean,
+        "linear": linear,
+        "residual": residual,
+        "curvature": curvature,
+        "target": h,
+        "target_linear": h1,
+        "target_second": second,
+    }
+
+
+# ---- the bulk's spectral measure -----------------------------------------------------------------
+
+# The target is tabulated on panels of this width within this range of its argument, which split at
+# its zeros and halve towards them; zeros are looked for at this many points.
+LABEL_RANGE, LABEL_PANEL, LABEL_POINTS = 12.0, 0.5, 4801
+# Nodes whose share of all moments of the label up to the sixth is below this are left out.
+LABEL_NEGLIGIBLE = 1e-22
+
+
+@functools.lru_cache(maxsize=64)
+def _zeros(target: Activation, offset: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return where a target minus an offset changes its sign, and all its zeros with slopes there.
+
+    The ends of an interval of zeros count as changes, touching zeros only in the second array.
+    """
+    x = np.linspace(-LABEL_RANGE, LABEL_RANGE, LABEL_POINTS)
+    y = _evaluate(target, x) - offset
+    sign = np.sign(y)
+    at = np.nonzero(sign[1:] != sign[:-1])[0]
+    low, high, left = x[at], x[at + 1], sign[at]
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        same = np.sign(_evaluate(target, middle) - offset) == left
+        low, high = np.where(same, middle, low), np.where(same, high, middle)
+    changes = np.unique(np.round(high, 14))
+    # Local minima of |y| without a change of sign, by golden section.
+    size = np.abs(y)
+    inner = (size[1:-1] < size[:-2]) & (size[1:-1] <= size[2:])
+    inner &= (sign[:-2] == sign[1:-1]) & (sign[1:-1] == sign[2:])
+    dips = np.nonzero(inner)[0] + 1
+    low, high = x[dips - 1], x[dips + 1]
+    for _ in range(60):
+        a, b = high - 0.618034 * (high - low), low + 0.618034 * (high - low)
+        less = np.abs(_evaluate(target, a) - offset) < np.abs(_evaluate(target, b) - offset)
+        low, high = np.where(less, low, a), np.where(less, b, high)
+    near = np.concatenate([changes, 0.5 * (low + high)])
+    step = x[1] - x[0]
+    slope = np.abs(_evaluate(target, near + step) - _evaluate(target, near - step)) / (2 * step)
+    for array in (changes, near, slope):
+        array.setflags(write=False)
+    return changes, near, slope
+
+
+def _label_nodes(
+    target: Activation, offset: float, scale: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return nodes and weights of a normal variable and the target minus an offset there.
+
+    For averages of functions that vary with the label within `scale` of zero, and smoothly beyond.
+    """
+    _, near, slope = _zeros(target, offset)
+    edges = [np.arange(-LABEL_RANGE, LABEL_RANGE + 0.1, LABEL_PANEL), near]
+    for zero, steepness in zip(near.tolist(), slope.tolist(), strict=True):
+        width = min(scale, 0.5) / max(steepness, 1.0)
+        halvings = math.ceil(math.log2(LABEL_PANEL / width)) + 2
+        widths = LABEL_PANEL * 0.5 ** np.arange(halvings)
+        edges += [zero - widths, zero + widths]
+    edge = np.unique(np.clip(np.concatenate(edges), -LABEL_RANGE, LABEL_RANGE))
+    left, width = edge[:-1, None], np.diff(edge)[:, None]
+    x, w = _legendre()
+    omega = (left + width * x).ravel()
+    weight = (width * w).ravel() * np.exp(-omega * omega / 2)
+    label = _evaluate(target, omega) - offset
+    kept = weight * (1 + label**6) * (1 + omega**2) > LABEL_NEGLIGIBLE
+    return omega[kept], weight[kept] / weight.sum(), label[kept]
+
+
+@functools.cache
+def _legendre() -> tuple[FloatArray, FloatArray]:
+    """Return nodes and weights of the Gauss-Legendre rule on [0, 1]."""
+    x, w = np.polynomial.legendre.leggauss(12)
+    return 0.5 * (x + 1), 0.5 * w
+
+
+@functools.lru_cache(maxsize=64)
+def _step_modes(
+    target: Activation, offset: float, noise_var: float, alpha0: float, spread: tuple[float, ...]
+) -> _core.GiantModes:
+    """Return the measure of Sigma_g = 1 + spread_g M2."""
+    # Labels within this matter to the resolvent next to the spectrum.
+    nearest = math.sqrt(0.5 * alpha0 / max(spread))
+    scale = max(nearest, math.sqrt(noise_var))
+    omega, weight, label = _label_nodes(target, offset, scale)
+    return _core.giant_step_modes(
+        omega=omega,
+        weight=weight,
+        label=label,
+        noise_var=noise_var,
+        samples=alpha0,
+        spread=np.array(spread),
+    )
+
+
+def _sampled_modes(
+    problem: Problem, offset: float, modes_dim: int, sequence: np.random.SeedSequence
+) -> _core.GiantModes:
+    """Return the measure of one sample of the first step, for one group.
+
+    Random are the inputs of the step and their label noise, and with them Sigma and the directions
+    of spike and target in its eigenbasis. Their weights sum to one; strength, variance and
+    alignment of the spike stay those of the limit.
+    """
+    from scipy.linalg import eigh
+
+    student = _moments(problem.activation)
+    e = problem.lr * problem.readout_values[0]
+    samples = max(math.floor(problem.alpha0 * modes_dim + 0.5), 1)
+    rng = np.random.default_rng(sequence)
+    gradient = np.zeros(modes_dim)
+    first = np.zeros((modes_dim, modes_dim))
+    second = np.zeros((modes_dim, modes_dim))
+    block = 4 * modes_dim
+    for start in range(0, samples, block):
+        x = rng.standard_normal((min(block, samples - start), modes_dim))
+        noise = math.sqrt(problem.noise_var) * rng.standard_normal(len(x))
+        label = _evaluate(problem.target, x[:, 0].copy()) + noise - offset
+        gradient += label @ x
+        # Products of an array with its own transpose take half the time of others.
+        scaled = label[:, None] * x
+        second += scaled.T @ scaled
+        for sign in (1.0, -1.0):
+            part = sign * label > 0
+            scaled = np.sqrt(sign * label[part])[:, None] * x[part]
+            first += sign * (scaled.T @ scaled)
+    linear = (e * student.h2 / samples) * first
+    linear[np.diag_indices(modes_dim)] += 1.0
+    covariance = linear @ linear
+    covariance += (e**2 * student.rest * modes_dim / samples**2) * second
+    eigenvalues, vectors = eigh(covariance, overwrite_a=True, driver="evd")
+    v = gradient / np.linalg.norm(gradient)
+    z = -v[0] * v
+    z[0] += 1.0
+    z /= np.linalg.norm(z)
+    along, teacher = vectors.T @ v, vectors.T @ z
+    return _core.GiantModes(
+        weight=[1 / modes_dim] * modes_dim,
+        covariance=[eigenvalues.tolist()],
+        along=(along**2).tolist(),
+        across=(along * teacher).tolist(),
+        orthogonal=(teacher**2).tolist(),
+    )
+
+
+def _isotropic_modes(spike: Spike) -> _core.GiantModes:
+    """Return the measure of rows without a preferred direction."""
+    return _core.GiantModes(
+        weight=[1],
+        covariance=spike.variance[:, None].tolist(),
+        along=[1],
+        across=[0],
+        orthogonal=[1],
+    )
+
+
+def _endless_modes(problem: Problem, offset: float) -> _core.GiantModes:
+    """Return the measure after a step on endless samples, where only the spike's direction differs.
+
+    There M1 = E[y x x^T] has the eigenvalue E[y omega^2] along the target, which the spike is.
+    """
+    target = _moments(problem.target)
+    slope = problem.lr * problem.readout_values[0] * _moments(problem.activation).h2
+    root = 1 + slope * (target.mean - offset)
+    return _core.GiantModes(
+        weight=[1.0, 0.0],
+        covariance=[[root**2, (root + slope * target.h2) ** 2]],
+        along=[0.0, 1.0],
+        across=[0.0, 0.0],
+        orthogonal=[1.0, 0.0],
+    )
+
+
+def _modes(
+    problem: Problem,
+    spike: Spike,
+    method: str,
+    modes_dim: int,
+    sequence: np.random.SeedSequence,
+) -> _core.GiantModes:
+    """Return the spectral measure of the bulk after a step.
+
+    Deterministic where the student's s' has no linear part, sampled in `modes_dim` dimensions
+    otherwise.
+    """
+    student = _moments(problem.activation)
+    if abs(student.h2) > MOMENT_ROUNDING:
+        if problem.groups > 1:
+            must = (
+                '"isotropic" for several readout values and an activation whose E[z s\'(z)] is '
+                f"not zero (it is {student.h2:.4g})"
+            )
+            raise _check.bad("method", must, method)
+        if math.isinf(problem.alpha0):
+            return _endless_modes(problem, spike.offset)
+        return _sampled_modes(problem, spike.offset, modes_dim, sequence)
+    values = np.array(problem.readout_values)
+    spread = (problem.lr * values) ** 2 * student.rest / problem.alpha0
+    if not spread.any():
+        return _isotropic_modes(spike)
+    return _step_modes(
+        problem.target, spike.offset, problem.noise_var, problem.alpha0, tuple(spread.tolist())
+    )
+
+
+# ---- the readout ---------------------------------------------------------------------------------
+
+
+class _Regime(NamedTuple):
+    """What `solve` is to solve."""
+
+    name: str
+    spike: Spike
+    slope_variance: float = 1.0
+
+
+def _regime(problem: Problem, spike: Spike | None, small_step: float | None) -> _Regime:
+    if spike is not None:
+        if not isinstance(spike, Spike):
+            raise _check.bad("spike", "an overparam.giant_step.Spike or None", spike, TypeError)
+        if len(spike.strength) != problem.groups:
+            must = f"of as many groups as the problem ({problem.groups})"
+            raise _check.bad("spike", must, spike)
+    none = np.zeros(problem.groups)
+    if small_step is not None:
+        alignment = _gradient(problem).alignment if spike is None else spike.alignment
+        still = Spike(strength=none, variance=none + 1, alignment=alignment)
+        values, fractions = np.array(problem.readout_values), np.array(problem.readout_fractions)
+        spread = float(fractions @ values**2)
+        if _moments(problem.activation).mean != 0:  # the mean feature pins the mean readout
+            spread -= float(fractions @ values) ** 2
+        slope_variance = 1 + small_step**2 * max(spread, 0.0)
+        return _Regime("small step" if small_step else "random features", still, slope_variance)
+    if spike is not None:
+        return _Regime("given spike", spike)
+    own = _spike(problem)
+    if not problem.has_step:
+        return _Regime("random features", own)
+    return _Regime("giant step" if own.strength.any() else "no spike", own)
+
+
+def solve(
+    problem: Problem,
+    *,
+    method: str = "corrected",
+    spike: Spike | None = None,
+    width: float | None = None,
+    small_step: float | None = None,
+    loss: str = "square",
+    modes_dim: int = 2000,
+    seed: int | np.random.SeedSequence | None = 0,
+    throw: bool = True,
+) -> ReadoutPoint:
+    """Return the errors of the fitted network in the limit of high dimension.
+
+    Parameters
+    ----------
+    problem : Problem
+        With a rate or alpha0 of 0: random features.
+    method : {"corrected", "anisotropic", "isotropic"}
+        "isotropic" are the paper's spiked random features. "anisotropic" takes the bulk's
+        covariance at finite alpha0 into account, "corrected" the norms of the rows as well.
+    spike : Spike, optional
+        First layer to use in place of `spike(problem)`; the rate and alpha0 are then ignored.
+    width : float, optional
+        Number of units, for the correction of the mean part at finite width; square loss only.
+    small_step : float, optional
+        r0 of a step that is sqrt(dim) smaller, with strengths r0 A_g/sqrt(dim); the rate is
+        ignored, the alignment is that of `spike`, or of the problem's gradient.
+    loss : {"square", "logistic"}
+        "logistic": log(1 + exp(-y f)) on the signs of the noisy labels, for one group.
+    modes_dim : int
+        Dimension in which the bulk's spectrum is sampled, for activations that are not odd.
+    seed : int, SeedSequence or None
+        Of that sample.
+    throw : bool
+        Raise if an iteration does not converge; otherwise return the result with its status.
+
+    Returns
+    -------
+    ReadoutPoint
+        ``method`` is the one that was used: given spikes, random features, small steps, steps
+        without a spike and the logistic loss are isotropic. ``stats`` has the regime, iterations,
+        the last relative change, and the defect of an identity of the resolvent.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described or that a method cannot honour.
+    ConvergenceError
+        If an iteration does not converge, with the result.
+
+    Notes
+    -----
+    Source: ``docs/papers/giant_step.md`` sections 4, 5, 6.1, 6.2 and 7.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=2.0, beta=1.0, ridge=0.1, lr=3.0, alpha0=20.0, target="sin"
+    ... )
+    >>> after = op.giant_step.solve(problem, method="isotropic")
+    >>> before = op.giant_step.solve(problem.replace(lr=0.0))
+    >>> round(after.risk, 4), round(before.risk, 4)
+    (0.0354, 0.2376)
+    >>> before.stats["regime"]
+    'random features'
+    """
+    began = clock.perf_counter()
+    problem = _problem(problem)
+    method = _check.choice("method", method, METHODS)
+    loss = _check.choice("loss", loss, LOSSES)
+    if small_step is not None:
+        small_step = _check.real("small_step", small_step)
+    if width is not None:
+        width = _check.real("width", width, minimum=0.0, strict_minimum=True)
+        if loss != "square":
+            raise _check.bad("width", 'None unless loss is "square"', width)
+    modes_dim = _check.integer("modes_dim", modes_dim, minimum=2)
+    sequence = _check.seed_sequence(seed)
+    regime = _regime(problem, spike, small_step)
+    if regime.name != "giant step" or loss == "logistic":
+        method = "isotropic"
+    if loss == "logistic":
+        if problem.groups > 1:
+            raise _check.bad("loss", '"square" for several readout values', loss)
+        tables, law = _sign_problem(
+            problem.activation, problem.target, regime.spike, problem.noise_var
+        )
+    else:
+        tables = _tables(problem.activation, problem.target, regime.spike)
+    if method == "isotropic":
+        modes = _isotropic_modes(regime.spike)
+    else:
+        modes = _modes(problem, regime.spike, method, modes_dim, sequence)
+    norm_slope = np.zeros(problem.groups)
+    if method == "corrected":
+        h3 = _moments(problem.activation).h3
+        step = 2 * problem.lr * np.array(problem.readout_values)
+        norm_slope = step * h3 * regime.spike.gradient_norm / modes.variance_along()
+    setting = _core.GiantSetting(
+        alpha=problem.alpha,
+        beta=problem.beta,
+        ridge=problem.ridge,
+        noise_var=problem.noise_var,
+        fraction=np.array(problem.readout_fractions),
+        norm_slope=norm_slope,
+        slope_variance=regime.slope_variance,
+        inverse_width=0.0 if width is None else 1 / width,
+    )
+    if loss == "logistic":
+        found = _core.giant_logistic(
+            tables, regime.spike.variance[0], regime.spike.alignment, law, setting
+        )
+    else:
+        found = _core.giant_square(tables, modes, setting)
+    return conclude(
+        ReadoutPoint(
+            problem=problem,
+            inputs=_given(spike=spike, width=width, small_step=small_step, loss=loss),
+            method=method,
+            status=found.status,
+            stats={
+                "seconds": clock.perf_counter() - began,
+                "regime": regime.name,
+                "iterations": found.iterations,
+                "residual": found.residual,
+                "identity": found.identity,
+                "nodes": tables.nodes,
+                "modes": modes.count,
+            },
+            origin=make_origin(),
+            alignment=regime.spike.alignment,
+            strength=regime.spike.strength,
+            **{name: getattr(found, name) for name in READOUT_FIELDS},
+        ),
+        throw,
+    )
+
+
+READOUT_FIELDS = (
+    "risk",
+    "train_risk",
+    "class_error",
+    "m",
+    "theta",
+    "psi",
+    "Q1",
+    "q2",
+    "V1",
+    "V2",
+)
+
+
+def _given(*, spike: Spike | None, loss: str, **others: object) -> dict[str, Any]:
+    """Return the arguments that were given, as plain data."""
+    inputs: dict[str, Any] = {name: x for name, x in others.items() if x is not None}
+    if spike is not None:
+        inputs["spike"] = spike._values()
+    return {"loss": loss, **inputs}
+
+
+# ---- floors and the best settings ----------------------------------------------------------------
+
+# Relative singular values below this belong to dependent functions.
+DEPENDENCE = 1e-12
+# Spacing of the first scan for a minimum, last width of its bracket, and step of the differences
+# that refine it, in units of the logarithm.
+SCAN, BRACKET, DIFFERENCE = 0.6, 0.01, 0.02
+
+
+def linear_floor(problem: Problem) -> float:
+    """Return the risk that no network with an untrained first layer falls below.
+
+    Parameters
+    ----------
+    problem : Problem
+        Activation and target; the rest is ignored.
+
+    Returns
+    -------
+    float
+        The target's energy without its linear part, and without its mean if the activation has
+        one. The linear part stays if the activation has none.
+
+    Raises
+    ------
+    TypeError
+        If `problem` is not a `Problem`.
+
+    Notes
+    -----
+    A small step does not help. Source: ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1, beta=1, ridge=0.1, lr=0, alpha0=0, activation="tanh", target="sin"
+    ... )
+    >>> round(op.giant_step.linear_floor(problem), 6)
+    0.064453
+    """
+    problem = _problem(problem)
+    student, target = _moments(problem.activation), _moments(problem.target)
+    floor = target.second
+    if student.h1 != 0:
+        floor -= target.h1**2
+    if student.mean != 0:
+        floor -= target.mean**2
+    return max(floor, 0.0)
+
+
+def projection_floor(problem: Problem) -> float:
+    """Return the risk of the best readout after the step, with any number of units and samples.
+
+    Parameters
+    ----------
+    problem : Problem
+        Step, activations and initial readout; alpha, beta and the ridge are ignored.
+
+    Returns
+    -------
+    float
+        The limit of the isotropic theory for alpha, beta -> infinity.
+
+    Raises
+    ------
+    TypeError
+        If `problem` is not a `Problem`.
+    ValueError
+        If there is no step: see `linear_floor`.
+
+    Notes
+    -----
+    Source: ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1, beta=1, ridge=0.1, lr=3, alpha0=20, activation="tanh", target="sin"
+    ... )
+    >>> floors = op.giant_step.projection_floor, op.giant_step.linear_floor
+    >>> [round(floor(problem), 5) for floor in floors]
+    [0.00671, 0.06445]
+    """
+    problem = _problem(problem)
+    if not problem.has_step:
+        raise _check.bad("lr", "nonzero, with alpha0 > 0 (there is no step)", problem.lr)
+    t = _table_arrays(problem.activation, problem.target, _spike(problem))
+    weight, h, h1 = t["weight"], t["target"], t["target_linear"]
+    unlearnable = weight @ (t["target_second"] - h * h - h1 * h1)
+    nonlinear = np.concatenate([t["mean"], t["kappa"] * t["linear"]])
+    floor = unlearnable + _distance2(h, nonlinear, weight) + _distance2(h1, t["linear"], weight)
+    return max(float(floor), 0.0)
+
+
+def _distance2(function: FloatArray, others: FloatArray, weight: FloatArray) -> float:
+    """Return the squared distance of a function from the span of others."""
+    root = np.sqrt(weight)
+    norms = np.sqrt(others**2 @ weight)
+    basis = (others[norms > 0] / norms[norms > 0, None] * root).T
+    left, values, _ = np.linalg.svd(basis, full_matrices=False)
+    if len(values):
+        left = left[:, values > DEPENDENCE * values[0]]
+    rest = root * function
+    for _ in range(2):  # twice is enough for orthogonality
+        rest = rest - left @ (left.T @ rest)
+    return float(rest @ rest)
+
+
+def _best(risk: Callable[[float], float], bounds: tuple[float, float]) -> tuple[float, bool]:
+    """Return where a function of a positive number is smallest, and whether at a bound."""
+    low, high = math.log(bounds[0]), math.log(bounds[1])
+    known: dict[float, float] = {}
+
+    def f(x: float) -> float:
+        if x not in known:
+            known[x] = risk(min(max(math.exp(x), bounds[0]), bounds[1]))
+        return known[x]
+
+    grid = np.linspace(low, high, 2 + math.ceil((high - low) / SCAN)).tolist()
+    best = min(range(len(grid)), key=lambda i: f(grid[i]))
+    a, b = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    golden = (3 - math.sqrt(5)) / 2
+    x, y = a + golden * (b - a), b - golden * (b - a)
+    while b - a > BRACKET:
+        if f(x) <= f(y):
+            b, y = y, x
+            x = a + golden * (b - a)
+        else:
+            a, x = x, y
+            y = b - golden * (b - a)
+    for end, bound in zip((low, high), bounds, strict=True):
+        if min(abs(a - end), abs(b - end)) < BRACKET and f(end) <= min(f(x), f(y)):
+            return bound, True
+    x = (a + b) / 2
+    for _ in range(3):  # Newton's method with differences of fourth order
+        h = min(DIFFERENCE, (x - low) / 2, (high - x) / 2)
+        outer, inner = (f(x + 2 * h), f(x - 2 * h)), (f(x + h), f(x - h))
+        slope = (8 * (inner[0] - inner[1]) - (outer[0] - outer[1])) / (12 * h)
+        curvature = (16 * sum(inner) - sum(outer) - 30 * f(x)) / (12 * h * h)
+        if not curvature > 0 or abs(slope) > 2 * BRACKET * curvature:
+            break
+        x -= slope / curvature
+    return math.exp(x), False
+
+
+def _bounds(value: object) -> tuple[float, float]:
+    must = "two positive numbers in increasing order"
+    bounds = _check.vector("bounds", value)
+    if len(bounds) != 2 or not 0 < bounds[0] < bounds[1]:
+        raise _check.bad("bounds", must, bounds)
+    return float(bounds[0]), float(bounds[1])
+
+
+def optimal_ridge(
+    problem: Problem, *, method: str = "corrected", bounds: tuple[float, float] = (1e-8, 1e4)
+) -> tuple[float, ReadoutPoint]:
+    """Return the ridge with the smallest risk.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its ridge is ignored.
+    method : {"corrected", "anisotropic", "isotropic"}
+        As in `solve`.
+    bounds : pair of floats
+        Smallest and largest ridge.
+
+    Returns
+    -------
+    ridge : float
+        A bound where the risk is smallest there.
+    point : ReadoutPoint
+        `solve` at this ridge. Its status is NOT_CONVERGED if the ridge is a bound.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described or that the method cannot honour.
+    ConvergenceError
+        If an iteration does not converge.
+
+    Notes
+    -----
+    A scan of the whole range, and a refinement of its best point. Source:
+    ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1.0, beta=1.0, ridge=1.0, lr=3.0, alpha0=20.0, noise_var=0.1
+    ... )
+    >>> ridge, point = op.giant_step.optimal_ridge(problem, method="isotropic")
+    >>> round(ridge, 3), round(point.risk, 4)
+    (2.138, 0.0285)
+    """
+    return _optimal(problem, "ridge", method, bounds)
+
+
+def optimal_lr(
+    problem: Problem, *, method: str = "corrected", bounds: tuple[float, float] = (1e-2, 1e2)
+) -> tuple[float, ReadoutPoint]:
+    """Return the positive learning rate of the step with the smallest risk.
+
+    Parameters
+    ----------
+    problem : Problem
+        With alpha0 > 0; its rate is ignored.
+    method : {"corrected", "anisotropic", "isotropic"}
+        As in `solve`.
+    bounds : pair of floats
+        Smallest and largest rate.
+
+    Returns
+    -------
+    lr : float
+        A bound where the risk is smallest there.
+    point : ReadoutPoint
+        `solve` at this rate. Its status is NOT_CONVERGED if the rate is a bound.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described or that the method cannot honour.
+    ConvergenceError
+        If an iteration does not converge.
+
+    Notes
+    -----
+    The limit of small rates is not that of random features, see `solve` with `small_step`. Source:
+    ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=2.0, beta=1.0, ridge=0.1, lr=1.0, alpha0=20.0, target="sin", noise_var=0.1
+    ... )
+    >>> lr, point = op.giant_step.optimal_lr(problem, method="isotropic")
+    >>> round(lr, 3), round(point.risk, 4)
+    (5.248, 0.0576)
+    """
+    if not _problem(problem).alpha0 > 0:
+        raise _check.bad("alpha0", "positive (there is no step)", problem.alpha0)
+    return _optimal(problem, "lr", method, bounds)
+
+
+def _optimal(
+    problem: Problem, name: str, method: str, bounds: tuple[float, float]
+) -> tuple[float, ReadoutPoint]:
+    problem, bounds = _problem(problem), _bounds(bounds)
+
+    def at(value: float) -> ReadoutPoint:
+        return solve(problem.replace(**{name: value}), method=method)
+
+    value, bound = _best(lambda x: at(x).risk, bounds)
+    point = at(value)
+    if bound:
+        point = replace(point, status=Status.NOT_CONVERGED)
+    return value, point
+
+
+# ---- logistic loss -------------------------------------------------------------------------------
+
+# Panels for the probability of a label under noise, in units of the deviation of its argument given
+# the component along the spike, and the smallest difference to a certain label that counts.
+SIGN_PANEL, SIGN_NEGLIGIBLE = 0.7, 1e-17
+
+
+def _probability(target: Activation, noise_var: float, u: FloatArray) -> FloatArray:
+    """Return the probability of a positive label at arguments of the target."""
+    from scipy.special import ndtr
+
+    value = _evaluate(target, u)
+    if noise_var == 0:
+        return np.heaviside(value, 0.5)
+    return np.asarray(ndtr(value / math.sqrt(noise_var)))
+
+
+@functools.lru_cache(maxsize=64)
+def _sign_problem(
+    activation: Activation, target: Activation, spike: Spike, noise_var: float
+) -> tuple[_core.GiantTables, _core.GiantSignLaw]:
+    """Return the tables of a student, and the law of the signs of the target with noise."""
+    changes, _, slope = _zeros(target, 0.0)
+    slope = slope[: len(changes)]
+    ends = np.concatenate([[-LABEL_RANGE], changes, [LABEL_RANGE]])
+    sign = np.sign(_evaluate(target, 0.5 * (ends[:-1] + ends[1:])))
+    if noise_var == 0 and not sign.all():
+        name = target if isinstance(target, str) else target.name
+        must = "different from 0 but at single points where labels are its signs without noise"
+        raise _check.bad("target", must, name)
+    turns = (sign[1:] > 0) != (sign[:-1] > 0)
+    sigma = math.sqrt(noise_var)
+    widths = sigma / np.maximum(slope, 1e-3)
+    gamma = spike.alignment
+    rho = math.sqrt((1 - gamma) * (1 + gamma))
+
+    # Nodes of kappa: labels turn at changes/gamma, over a width of rho/gamma or that of the noise.
+    more = []
+    if gamma != 0:
+        for change, width in zip(changes.tolist(), widths.tolist(), strict=True):
+            more += _graded(change / gamma, math.hypot(rho, width) / abs(gamma))
+    arrays = _table_arrays(activation, target, spike, more)
+    certain = np.zeros(0)
+    if rho == 0:
+        certain = _probability(target, noise_var, gamma * arrays["kappa"])
+
+    node = rest = np.zeros(0)
+    if noise_var > 0 and rho > 0:
+        edges = [np.arange(-LABEL_RANGE, LABEL_RANGE, min(LABEL_PANEL, SIGN_PANEL * rho))]
+        for change, width in zip(changes.tolist(), widths.tolist(), strict=True):
+            edges.append(np.array(_graded(change, width)))
+        edge = np.unique(np.concatenate(edges))
+        x, w = _legendre()
+        node = (edge[:-1, None] + np.diff(edge)[:, None] * x).ravel()
+        rest = _probability(target, noise_var, node) - (_evaluate(target, node) > 0)
+        kept = np.abs(rest) > SIGN_NEGLIGIBLE
+        node, rest = node[kept], (rest * (np.diff(edge)[:, None] * w).ravel())[kept]
+    law = _core.GiantSignLaw(
+        first=1.0 if sign[0] > 0 else -1.0,
+        changes=changes[turns],
+        node=node,
+        rest=rest,
+        certain=certain,
+    )
+    return _core.GiantTables(**arrays), law
+
+
+def _graded(centre: float, width: float) -> list[float]:
+    """Return ends of panels around a point, which double from a width on."""
+    ends = [centre]
+    reach = max(width, 1e-9)
+    while width > 0 and reach < PANEL_LENGTH:
+        ends += [centre - reach, centre + reach]
+        reach *= 2
+    return ends
+
+
+# ---- given weights -------------------------------------------------------------------------------
+
+
+# ---- simulation ----------------------------------------------------------------------------------
