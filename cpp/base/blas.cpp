@@ -103,8 +103,8 @@ void solve_right(int m, int n, const double* l, int ldl, double* b, int ldb) {
     if (table.dtrsm) return trsm('R', true, m, n, l, ldl, b, ldb);
     Output B(b, m, n, Stride(ldb));
     Input(l, n, n, Stride(ldl))
-        .triangularView<Eigen::Lower>()
         .transpose()
+        .triangularView<Eigen::Upper>()
         .solveInPlace<Eigen::OnTheRight>(B);
 }
 
@@ -113,7 +113,7 @@ void solve_left(bool turn, int m, int n, const double* l, int ldl, double* b, in
     Output B(b, m, n, Stride(ldb));
     const Input L(l, m, m, Stride(ldl));
     if (turn) {
-        L.triangularView<Eigen::Lower>().transpose().solveInPlace(B);
+        L.transpose().triangularView<Eigen::Upper>().solveInPlace(B);
     } else {
         L.triangularView<Eigen::Lower>().solveInPlace(B);
     }

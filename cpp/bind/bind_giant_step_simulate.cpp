@@ -76,7 +76,7 @@ giant_step::Experiment make_experiment(Index dim, Index width, Index samples, In
 }  // namespace
 
 void bind_giant_step_simulate(py::module_& m) {
-    py::class_<giant_step::Scalar>(m, "GiantStepFunction")
+    py::class_<giant_step::Scalar>(m, "GiantFunction")
         .def(py::init([](const std::string& name) {
                  giant_step::Scalar f;
                  f.kind = nonlinearity_named(name);
@@ -97,16 +97,18 @@ void bind_giant_step_simulate(py::module_& m) {
             },
             py::arg("x"));
 
-    py::class_<giant_step::Experiment>(m, "GiantStepExperiment")
+    py::class_<giant_step::Experiment>(m, "GiantExperiment")
         .def(py::init(&make_experiment), py::kw_only(), py::arg("dim"), py::arg("width"),
              py::arg("samples"), py::arg("first_samples"), py::arg("test_samples"),
              py::arg("group"), py::arg("readout"), py::arg("lr"), py::arg("ridge"),
              py::arg("noise_var"), py::arg("spiked"), py::arg("strength"), py::arg("variance"),
              py::arg("alignment"), py::arg("activation"), py::arg("target"), py::arg("seed"));
 
-    py::class_<giant_step::Simulation>(m, "GiantStepSimulation")
+    py::class_<giant_step::Simulation>(m, "GiantSimulation")
         .def(py::init<giant_step::Experiment>(), py::arg("experiment"))
         .def_property_readonly("units", &giant_step::Simulation::units)
+        .def_property_readonly("memory", &giant_step::Simulation::memory)
+        .def("together", &giant_step::Simulation::together, py::arg("threads"))
         .def_property_readonly("largest", &giant_step::Simulation::largest)
         .def(
             "advance",

@@ -23,6 +23,8 @@ constexpr Index TILE = 512, FACTOR_TILE = 256;
 // Samples whose features are computed together: fewer in large networks, for short slices.
 constexpr Index BLOCK = 512, SHORT_BLOCK = 256;
 constexpr double LARGE_NETWORK = 6e6;
+// Operations below which replicas run in parallel, and the work within one of them does not.
+constexpr double SMALL_REPLICA = 5e9;
 
 enum Stage : std::uint64_t { FIRST, SECOND, TEST };
 
@@ -596,6 +598,21 @@ Simulation::~Simulation() = default;
 
 Index Simulation::units() const { return Plan(e_).units(); }
 
+double Simulation::memory() const {
+    const auto real = [](Index x) { return static_cast<double>(x); };
+    const double d = real(e_.dim), p = real(e_.width), n = real(e_.samples);
+    const double weights = d * p, m = std::min(n, p);
+    const double step = e_.first_samples > 0 ? weights : 0.0;
+    return 8.0 * (weights + std::max(step, n * p + m * m) + real(Plan(e_).block) * (d + p));
+}
+
+Index Simulation::together(int threads) const {
+    const auto real = [](Index x) { return static_cast<double>(x); };
+    const double d = real(e_.dim), p = real(e_.width), n = real(e_.samples);
+    const double fields = 2.0 * (2.0 * real(e_.first_samples) + n + real(e_.test_samples)) * d * p;
+    return fields + n * p * std::min(n, p) < SMALL_REPLICA ? std::max(threads, 1) : 1;
+}
+
 void Simulation::first_layer(Index replica, double* W) const {
     draw_weights(e_, static_cast<std::uint64_t>(replica), W, 1);
 }
@@ -612,7 +629,7 @@ void Simulation::advance(Index first, Index count, double* measures, int threads
     while (first < end) {
         const Index replica = first / each, offset = first % each;
         const Index whole = offset == 0 ? (end - first) / each : 0;
-        if (threads > 1 && whole > 1) {
+        if (whole > 1 && together(threads) > 1) {
             std::vector<double> largest(whole);
             parallel_for(whole, threads, [&](Index r) {
                 Replica one(e_, replica + r, 1);

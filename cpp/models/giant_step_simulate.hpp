@@ -64,6 +64,9 @@ class Simulation {
 
     // Units of one replica.
     Index units() const;
+    // Bytes that one replica needs, and how many of them `advance` may keep at once.
+    double memory() const;
+    Index together(int threads) const;
     // Performs units first .. first + count, after those before them if they were not the last ones
     // performed. Finished replicas write risk, train risk, class error (NaN where the regression
     // failed), alignment of the gradient with the target, and its norm, to measures (replicas,

@@ -23,10 +23,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from overparam import _check, _core
+from overparam import _blas, _check, _core, _run
 from overparam._problem import BaseProblem
 from overparam.results import (
     FloatArray,
+    PathLike,
     Point,
     Status,
     array_field,
@@ -42,6 +43,7 @@ __all__ = [
     "ReadoutPoint",
     "Spike",
     "moments",
+    "simulate",
     "spike",
 ]
 
@@ -49,11 +51,16 @@ ArrayFunction = Callable[[Any], Any]
 
 METHODS = ("corrected", "anisotropic", "isotropic")
 LOSSES = ("square", "logistic")
+MODELS = ("one_step", "spiked")
 
 # Fractions of the readout values sum to one within this.
 FRACTION_TOLERANCE = 1e-9
 # Hermite moments below this are zero.
 MOMENT_ROUNDING = 1e-12
+# Tables of a Function in simulations: spacing, and how far they reach at first and at most.
+LATTICE, FIRST_RADIUS, LARGEST_RADIUS = 2.0**-8, 2.0**4, 2.0**12
+# What a simulation measures in each replica.
+MEASURES = ("risk", "train_risk", "class_error", "alignment", "gradient_norm")
 
 
 # ---- activations ---------------------------------------------------------------------------------
@@ -529,3 +536,230 @@ def _gaussian_mean(values: FloatArray, z: FloatArray) -> float:
 
 
 # ---- simulation ----------------------------------------------------------------------------------
+
+
+def _table(activation: Function, radius: float) -> _core.GiantFunction:
+    """Return the table of a function, on a lattice that reaches to plus and minus `radius`."""
+    half = math.ceil(radius / LATTICE)
+    x = LATTICE * np.arange(-half, half + 1)
+    return _core.GiantFunction(_evaluate(activation, x), _evaluate(activation, x, "df"), LATTICE)
+
+
+def _core_function(activation: Activation, radius: float) -> _core.GiantFunction:
+    if isinstance(activation, Function):
+        return _table(activation, radius)
+    return _core.GiantFunction(activation)
+
+
+def _size(name: str, ratio: float, dim: int) -> int:
+    """Return ratio * dim to the nearest whole number, at least 1."""
+    count = math.floor(ratio * dim + 0.5)
+    if count < 1:
+        raise _check.bad("dim", f"large enough that {name} dim rounds to 1 or more", dim)
+    return count
+
+
+def _group_sizes(problem: Problem, width: int) -> list[int]:
+    """Return the numbers of units of the groups, by largest remainder; the first of equal ones."""
+    shares = width * np.array(problem.readout_fractions)
+    sizes = np.floor(shares).astype(int)
+    largest = np.argsort(sizes - shares, kind="stable")
+    sizes[largest[: width - sizes.sum()]] += 1
+    return [int(size) for size in sizes]
+
+
+def simulate(
+    problem: Problem,
+    *,
+    dim: int,
+    model: str = "one_step",
+    spike: Spike | None = None,
+    replicas: int = 1,
+    seed: int | np.random.SeedSequence | None = 0,
+    test_samples: int = 4000,
+    threads: int | None = None,
+    throw: bool = True,
+    progress: bool | Callable[[float], object] = False,
+    checkpoint: PathLike | None = None,
+) -> ReadoutPoint:
+    """Train networks: the gradient step, then the ridge regression of the readout.
+
+    Parameters
+    ----------
+    problem : Problem
+        The numbers of samples n and n0 and the width p are alpha, alpha0 and beta times `dim`,
+        rounded to the nearest whole number; the sizes of the groups are rounded by largest
+        remainder.
+    dim : int
+        Input dimension d.
+    model : {"one_step", "spiked"}
+        The first layer after a real gradient step, or spiked random features: rows sqrt(c_g) w +
+        r_g v with w uniform on the unit sphere, without any step.
+    spike : Spike, optional
+        Of the spiked model; default ``spike(problem)``.
+    replicas : int
+        Independent networks. The first r do not depend on how many there are.
+    seed : int, SeedSequence or None
+        None draws fresh entropy; what was used is in ``origin``.
+    test_samples : int
+        Fresh inputs on which the risk is measured.
+    threads : int, optional
+        Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
+        result depends on it.
+    throw : bool
+        Raise `ConvergenceError` if the regression fails in all replicas; otherwise return what was
+        computed.
+    progress : bool or callable
+        Show a bar, or call with the fraction done.
+    checkpoint : path, optional
+        A file from which the same call continues after an interruption, to the same bits.
+
+    Returns
+    -------
+    ReadoutPoint
+        With the replica axis first and no order parameters. `strength` and `alignment` are those
+        measured: lr A_g h1 |g| and the overlap of g and the target's direction, with g = X^T (y -
+        f0)/n0; without a step both are 0, and with the spiked model they are those of the spike. A
+        replica whose weights are not finite, or whose regression cannot be solved in double
+        precision, counts as diverged.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; if `alpha0` is infinite with the one-step model; if
+        `spike` is given with it.
+    MemoryError
+        If the run would need more memory than is free.
+    ConvergenceError
+        If all replicas failed; its ``result`` holds what was measured.
+
+    Notes
+    -----
+    Samples of the step, of the regression and of the test are all fresh. The target's direction is
+    the first axis, which changes no law. Costs 4 n0 p d + 2 (n + test_samples) p d + n p min(n, p)
+    operations for each replica. A `Function` is evaluated once, in a table of spacing 1/256 with
+    its values and slopes, and interpolated by cubics: for a smooth one to (1/256)^4/384 of its
+    fourth derivative. Source: ``docs/papers/giant_step.md`` section 1.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1.5, beta=1.0, ridge=0.1, lr=3.0, alpha0=2.0, target="sin"
+    ... )
+    >>> op.giant_step.simulate(problem, dim=50, replicas=3, test_samples=500).risk.shape
+    (3,)
+    """
+    problem = _problem(problem)
+    dim = _check.integer("dim", dim, minimum=2)
+    model = _check.choice("model", model, MODELS)
+    replicas = _check.replicas(replicas)
+    sequence = _check.seed_sequence(seed)
+    test_samples = _check.integer("test_samples", test_samples, minimum=1)
+    workers = _check.threads(threads)
+    throw = _check.boolean("throw", throw)
+    spiked = model == "spiked"
+    if spike is not None and not spiked:
+        raise _check.bad("spike", 'None unless model="spiked"', spike)
+    if not spiked and math.isinf(problem.alpha0):
+        raise _check.bad("alpha0", 'finite with model="one_step"', problem.alpha0)
+    law = _law(problem, spike)
+    samples = _size("alpha", problem.alpha, dim)
+    width = _size("beta", problem.beta, dim)
+    stepping = problem.has_step and not spiked
+    first = _size("alpha0", problem.alpha0, dim) if stepping else 0
+    groups = _group_sizes(problem, width)
+    scale = problem.lr * moments(problem.activation).h1 * np.array(problem.readout_values)
+    _blas.load()
+
+    def room_of(radius: float) -> _core.GiantSimulation:
+        experiment = _core.GiantExperiment(
+            dim=dim,
+            width=width,
+            samples=samples,
+            first_samples=first,
+            test_samples=test_samples,
+            group=groups,
+            readout=problem.readout_values,
+            lr=problem.lr,
+            ridge=problem.ridge,
+            noise_var=problem.noise_var,
+            spiked=spiked,
+            strength=law.strength,
+            variance=law.variance,
+            alignment=law.alignment,
+            activation=_core_function(problem.activation, radius),
+            target=_core_function(problem.target, radius),
+            seed=_check.seed_word(sequence),
+        )
+        return _core.GiantSimulation(experiment)
+
+    radius = FIRST_RADIUS
+    room = room_of(radius)
+    _check.memory(
+        min(replicas, room.together(workers)) * room.memory,
+        "first layer, features and their Gram matrix",
+        "dim, alpha or beta",
+    )
+    arrays: dict[str, NDArray[Any]] = {"measures": np.full((replicas, len(MEASURES)), np.nan)}
+
+    def advance(done: int, budget: int) -> int:
+        nonlocal radius, room
+        while True:
+            with _blas.one_thread():
+                room.advance(done, budget, arrays["measures"], workers)
+            if room.largest < radius:
+                return budget
+            if room.largest >= LARGEST_RADIUS:
+                must = f"a built-in one where its argument exceeds {LARGEST_RADIUS:g}, as here"
+                raise _check.bad("activation", must, problem.activation)
+            # The same again, with longer tables.
+            while radius <= room.largest:
+                radius *= 2
+            room = room_of(radius)
+
+    def build(status: Status, stats: dict[str, float]) -> ReadoutPoint:
+        measured = dict(zip(MEASURES, arrays["measures"].T, strict=True))
+        finished = int(stats["steps"]) // room.units
+        alignment = measured["alignment"]
+        strength = measured["gradient_norm"][:, None] * scale
+        if spiked:
+            strength = np.tile(law.strength, (replicas, 1))
+        sizes = {"samples": samples, "width": width, "first_samples": first}
+        return ReadoutPoint(
+            problem=problem,
+            inputs={"dim": dim, "test_samples": test_samples},
+            method=model,
+            status=status,
+            stats={**stats, **sizes, "steps": finished, "threads": workers},
+            origin=make_origin(sequence),
+            diverged=np.isnan(measured["risk"]) & (np.arange(replicas) < finished),
+            risk=measured["risk"],
+            train_risk=measured["train_risk"],
+            class_error=measured["class_error"],
+            alignment=alignment,
+            strength=strength,
+        )
+
+    identity = _run.fingerprint(
+        problem,
+        function="giant_step.simulate",
+        dim=dim,
+        model=model,
+        strength=law.strength,
+        variance=law.variance,
+        alignment=law.alignment,
+        replicas=replicas,
+        seed=sequence,
+        test_samples=test_samples,
+    )
+    result = _run.drive(
+        replicas * room.units,
+        arrays,
+        advance,
+        build,
+        progress=progress,
+        label="giant_step.simulate",
+        checkpoint=_run.Checkpoint(checkpoint, identity),
+    )
+    return conclude(result, throw)
