@@ -810,15 +810,23 @@ def test_interruption_and_checkpoint(monkeypatch, tmp_path):
         gs.simulate(problem.replace(ridge=0.2), **run, checkpoint=path)
 
 
-def test_failed_replicas():
-    """A step to infinity leaves no network."""
-    problem = Problem(**BASE).replace(lr=1e308)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "he3", "lr": 1e300},
+        {"activation": "linear", "beta": 2.0, "alpha": 3.0, "ridge": 1e-300},
+    ],
+)
+def test_failed_replicas(changes):
+    """Features that overflow, and a singular Gram matrix."""
+    problem = Problem(**{**BASE, **changes})
     with pytest.raises(op.ConvergenceError) as caught:
         gs.simulate(problem, **SMALL, replicas=2)
     assert caught.value.result.status is Status.DIVERGED
     lost = gs.simulate(problem, **SMALL, replicas=2, throw=False)
     assert lost.diverged.all()
     assert np.isnan(lost.risk).all()
+    assert np.isfinite(lost.alignment).all()
 
 
 def test_absurd_memory_is_refused():
