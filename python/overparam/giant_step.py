@@ -17,7 +17,7 @@ import functools
 import math
 import time as clock
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -44,7 +44,11 @@ __all__ = [
     "Spike",
     "features",
     "from_weights",
+    "linear_floor",
     "moments",
+    "optimal_lr",
+    "optimal_ridge",
+    "projection_floor",
     "simulate",
     "solve",
     "spike",
@@ -1113,6 +1117,270 @@ def _given(*, spike: Spike | None, loss: str, **others: object) -> dict[str, Any
     if spike is not None:
         inputs["spike"] = spike._values()
     return {"loss": loss, **inputs}
+
+
+# ---- floors and the best settings ----------------------------------------------------------------
+
+# Relative singular values below this belong to dependent functions.
+DEPENDENCE = 1e-12
+# Spacing of the first scan for a minimum, last width of its bracket, and step of the differences
+# that refine it, in units of the logarithm.
+SCAN, BRACKET, DIFFERENCE = 0.6, 0.01, 0.02
+
+
+def linear_floor(problem: Problem) -> float:
+    """Return the risk that no network with an untrained first layer falls below.
+
+    Parameters
+    ----------
+    problem : Problem
+        Activation and target; the rest is ignored.
+
+    Returns
+    -------
+    float
+        The target's energy without its linear part, and without its mean if the activation has
+        one. The linear part stays if the activation has none.
+
+    Raises
+    ------
+    TypeError
+        If `problem` is not a `Problem`.
+
+    Notes
+    -----
+    A small step does not help. Source: ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1, beta=1, ridge=0.1, lr=0, alpha0=0, activation="tanh", target="sin"
+    ... )
+    >>> round(op.giant_step.linear_floor(problem), 6)
+    0.064453
+    """
+    problem = _problem(problem)
+    student, target = _moments(problem.activation), _moments(problem.target)
+    floor = target.second
+    if student.h1 != 0:
+        floor -= target.h1**2
+    if student.mean != 0:
+        floor -= target.mean**2
+    return max(floor, 0.0)
+
+
+def projection_floor(problem: Problem) -> float:
+    """Return the risk of the best readout after the step, with any number of units and samples.
+
+    Parameters
+    ----------
+    problem : Problem
+        Step, activations and initial readout; alpha, beta and the ridge are ignored.
+
+    Returns
+    -------
+    float
+        The limit of the isotropic theory for alpha, beta -> infinity.
+
+    Raises
+    ------
+    TypeError
+        If `problem` is not a `Problem`.
+    ValueError
+        If there is no step: see `linear_floor`.
+
+    Notes
+    -----
+    Source: ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1, beta=1, ridge=0.1, lr=3, alpha0=20, activation="tanh", target="sin"
+    ... )
+    >>> floors = op.giant_step.projection_floor, op.giant_step.linear_floor
+    >>> [round(floor(problem), 5) for floor in floors]
+    [0.00671, 0.06445]
+    """
+    problem = _problem(problem)
+    if not problem.has_step:
+        raise _check.bad("lr", "nonzero, with alpha0 > 0 (there is no step)", problem.lr)
+    t = _table_arrays(problem.activation, problem.target, _spike(problem))
+    weight, h, h1 = t["weight"], t["target"], t["target_linear"]
+    unlearnable = weight @ (t["target_second"] - h * h - h1 * h1)
+    nonlinear = np.concatenate([t["mean"], t["kappa"] * t["linear"]])
+    floor = unlearnable + _distance2(h, nonlinear, weight) + _distance2(h1, t["linear"], weight)
+    return max(float(floor), 0.0)
+
+
+def _distance2(function: FloatArray, others: FloatArray, weight: FloatArray) -> float:
+    """Return the squared distance of a function from the span of others."""
+    root = np.sqrt(weight)
+    norms = np.sqrt(others**2 @ weight)
+    basis = (others[norms > 0] / norms[norms > 0, None] * root).T
+    left, values, _ = np.linalg.svd(basis, full_matrices=False)
+    if len(values):
+        left = left[:, values > DEPENDENCE * values[0]]
+    rest = root * function
+    for _ in range(2):  # twice is enough for orthogonality
+        rest = rest - left @ (left.T @ rest)
+    return float(rest @ rest)
+
+
+def _best(risk: Callable[[float], float], bounds: tuple[float, float]) -> tuple[float, bool]:
+    """Return where a function of a positive number is smallest, and whether at a bound."""
+    low, high = math.log(bounds[0]), math.log(bounds[1])
+    known: dict[float, float] = {}
+
+    def f(x: float) -> float:
+        if x not in known:
+            known[x] = risk(min(max(math.exp(x), bounds[0]), bounds[1]))
+        return known[x]
+
+    grid = np.linspace(low, high, 2 + math.ceil((high - low) / SCAN)).tolist()
+    best = min(range(len(grid)), key=lambda i: f(grid[i]))
+    a, b = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    golden = (3 - math.sqrt(5)) / 2
+    x, y = a + golden * (b - a), b - golden * (b - a)
+    while b - a > BRACKET:
+        if f(x) <= f(y):
+            b, y = y, x
+            x = a + golden * (b - a)
+        else:
+            a, x = x, y
+            y = b - golden * (b - a)
+    for bound in (low, high):
+        if min(abs(a - bound), abs(b - bound)) < BRACKET and f(bound) <= min(f(x), f(y)):
+            return math.exp(bound), True
+    x = (a + b) / 2
+    for _ in range(3):  # Newton's method with differences of fourth order
+        h = min(DIFFERENCE, (x - low) / 2, (high - x) / 2)
+        outer, inner = (f(x + 2 * h), f(x - 2 * h)), (f(x + h), f(x - h))
+        slope = (8 * (inner[0] - inner[1]) - (outer[0] - outer[1])) / (12 * h)
+        curvature = (16 * sum(inner) - sum(outer) - 30 * f(x)) / (12 * h * h)
+        if not curvature > 0 or abs(slope) > 2 * BRACKET * curvature:
+            break
+        x -= slope / curvature
+    return math.exp(x), False
+
+
+def _bounds(value: object) -> tuple[float, float]:
+    must = "two positive numbers in increasing order"
+    bounds = _check.vector("bounds", value)
+    if len(bounds) != 2 or not 0 < bounds[0] < bounds[1]:
+        raise _check.bad("bounds", must, bounds)
+    return float(bounds[0]), float(bounds[1])
+
+
+def optimal_ridge(
+    problem: Problem, *, method: str = "corrected", bounds: tuple[float, float] = (1e-8, 1e4)
+) -> tuple[float, ReadoutPoint]:
+    """Return the ridge with the smallest risk.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its ridge is ignored.
+    method : {"corrected", "anisotropic", "isotropic"}
+        As in `solve`.
+    bounds : pair of floats
+        Smallest and largest ridge.
+
+    Returns
+    -------
+    ridge : float
+        A bound where the risk is smallest there.
+    point : ReadoutPoint
+        `solve` at this ridge. Its status is NOT_CONVERGED if the ridge is a bound.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described or that the method cannot honour.
+    ConvergenceError
+        If an iteration does not converge.
+
+    Notes
+    -----
+    A scan of the whole range, and a refinement of its best point. Source:
+    ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1.0, beta=1.0, ridge=1.0, lr=3.0, alpha0=20.0, noise_var=0.1
+    ... )
+    >>> ridge, point = op.giant_step.optimal_ridge(problem, method="isotropic")
+    >>> round(ridge, 3), round(point.risk, 4)
+    (2.138, 0.0285)
+    """
+    return _optimal(problem, "ridge", method, bounds)
+
+
+def optimal_lr(
+    problem: Problem, *, method: str = "corrected", bounds: tuple[float, float] = (1e-2, 1e2)
+) -> tuple[float, ReadoutPoint]:
+    """Return the positive learning rate of the step with the smallest risk.
+
+    Parameters
+    ----------
+    problem : Problem
+        With alpha0 > 0; its rate is ignored.
+    method : {"corrected", "anisotropic", "isotropic"}
+        As in `solve`.
+    bounds : pair of floats
+        Smallest and largest rate.
+
+    Returns
+    -------
+    lr : float
+        A bound where the risk is smallest there.
+    point : ReadoutPoint
+        `solve` at this rate. Its status is NOT_CONVERGED if the rate is a bound.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described or that the method cannot honour.
+    ConvergenceError
+        If an iteration does not converge.
+
+    Notes
+    -----
+    The limit of small rates is not that of random features, see `solve` with `small_step`. Source:
+    ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=2.0, beta=1.0, ridge=0.1, lr=1.0, alpha0=20.0, target="sin", noise_var=0.1
+    ... )
+    >>> lr, point = op.giant_step.optimal_lr(problem, method="isotropic")
+    >>> round(lr, 3), round(point.risk, 4)
+    (5.248, 0.0576)
+    """
+    if not _problem(problem).alpha0 > 0:
+        raise _check.bad("alpha0", "positive (there is no step)", problem.alpha0)
+    return _optimal(problem, "lr", method, bounds)
+
+
+def _optimal(
+    problem: Problem, name: str, method: str, bounds: tuple[float, float]
+) -> tuple[float, ReadoutPoint]:
+    problem, bounds = _problem(problem), _bounds(bounds)
+
+    def at(value: float) -> ReadoutPoint:
+        return solve(problem.replace(**{name: value}), method=method)
+
+    value, bound = _best(lambda x: at(x).risk, bounds)
+    point = at(value)
+    if bound:
+        point = replace(point, status=Status.NOT_CONVERGED)
+    return value, point
 
 
 # ---- logistic loss -------------------------------------------------------------------------------
