@@ -294,7 +294,8 @@ def test_solve_with_logistic_loss_reference(entry):
 def test_ridgeless_reference(entry):
     base = REFERENCE["invariants_limits"]["base"]
     problem = problem_of(base, alpha=entry["alpha"], ridge=entry["lam"])
-    assert_close(solved(problem, spike_of(base)), [entry["test"], entry["train"]], 1e-6)
+    # The smallest training error has four digits there.
+    assert_close(solved(problem, spike_of(base)), [entry["test"], entry["train"]], 1e-6, 5e-13)
 
 
 def test_small_and_giant_steps_join_at_finite_width():
