@@ -76,6 +76,10 @@ void bind_tables(py::module_& m) {
         .def_readonly("weight", &giant::Modes::weight)
         .def_property_readonly("groups", &giant::Modes::groups)
         .def_property_readonly("count", &giant::Modes::count)
+        .def_readonly("covariance", &giant::Modes::covariance)
+        .def_readonly("along", &giant::Modes::along)
+        .def_readonly("across", &giant::Modes::across)
+        .def_readonly("orthogonal", &giant::Modes::orthogonal)
         .def("variance_along", [](const giant::Modes& self) {
             return array(self.variance_along(), {self.groups()});
         });
@@ -181,11 +185,54 @@ void bind_readout(py::module_& m) {
 
 // ---- spectral measure of the bulk ----
 
+namespace {
+
+giant::Modes step_modes(const Array& omega, const Array& weight, const Array& label,
+                        double noise_var, double samples, const Array& spread) {
+    require_shape("weight", weight, {omega.size()});
+    require_shape("label", label, {omega.size()});
+    const giant::Labels labels{copy(omega), copy(weight), copy(label)};
+    return giant::step_modes(labels, noise_var, samples, copy(spread));
+}
+
+void bind_modes(py::module_& m) {
+    m.def("giant_step_modes", &step_modes, py::kw_only(), py::arg("omega"), py::arg("weight"),
+          py::arg("label"), py::arg("noise_var"), py::arg("samples"), py::arg("spread"));
+}
+
+}  // namespace
+
 // ---- logistic loss ----
+
+namespace {
+
+void bind_signs(py::module_& m) {
+    py::class_<giant::SignLaw>(m, "GiantSignLaw")
+        .def(py::init([](double first, const Array& changes, const Array& node, const Array& rest,
+                         const Array& certain) {
+                 require_shape("rest", rest, {node.size()});
+                 return giant::SignLaw{first, copy(changes), copy(node), copy(rest), copy(certain)};
+             }),
+             py::kw_only(), py::arg("first"), py::arg("changes"), py::arg("node"), py::arg("rest"),
+             py::arg("certain"));
+    m.def(
+        "giant_logistic",
+        [](const giant::Tables& tables, double variance, double alignment,
+           const giant::SignLaw& law, const giant::Setting& setting) {
+            return giant::solve_signs(tables, variance, alignment, law, setting,
+                                      giant::SignLoss::LOGISTIC);
+        },
+        py::arg("tables"), py::arg("variance"), py::arg("alignment"), py::arg("law"),
+        py::arg("setting"), py::call_guard<py::gil_scoped_release>());
+}
+
+}  // namespace
 
 // ---- simulation ----
 
 void bind_giant_step(py::module_& m) {
     bind_tables(m);
     bind_readout(m);
+    bind_modes(m);
+    bind_signs(m);
 }
