@@ -2773,6 +2773,103 @@ def step_solve(
     }  # fmt: skip
 
 
+# giant_step: logistic loss (section 7)
+
+
+def logistic_prox(y, w0, V):
+    """f minimising log(1 + exp(-y f)) + (f - w0)^2/(2 V), by safeguarded Newton steps."""
+    low, high = w0 - V, w0 + V
+    f = w0
+    for _ in range(100):
+        force = (f - w0) / V - y * special.expit(-y * f)
+        low, high = np.where(force < 0, f, low), np.where(force < 0, high, f)
+        curvature = 1 / V + special.expit(f) * special.expit(-f)
+        step = f - force / curvature
+        f = np.where((step > low) & (step < high), step, (low + high) / 2)
+        if np.abs(force).max() < 1e-13:
+            break
+    return f
+
+
+def step_logistic(
+    activation, changes, *, alpha, beta, lam, r, c, gamma, damping=0.5, tol=1e-12, nodes=(28, 30)
+):
+    """Class error and training loss for one group and labels that turn at given arguments.
+
+    The label is -1 before the first of `changes`, which are the zeros of the target. Averages over
+    omega are split there, and over xi by Gauss's rule.
+    """
+    R, rho = alpha / beta, math.sqrt(1 - gamma**2)
+    kappa = np.arange(-8.0, 8.01, 0.25)
+    weight = np.exp(-(kappa**2) / 2)
+    weight /= weight.sum()
+    mu0, mu1, mus, _ = np.array([step_features(activation, r * k, c) for k in kappa]).T
+    x, wx = np.polynomial.legendre.leggauss(nodes[0])
+    xi, wxi = np.polynomial.hermite_e.hermegauss(nodes[1])
+    omega, weights, label = [], [], []
+    for k in kappa:
+        ends = np.clip([-8.0, *((np.asarray(changes) - gamma * k) / rho), 8.0], -8.0, 8.0)
+        half = np.diff(ends)[:, None] / 2
+        points = ends[:-1, None] + half * (1 + x)
+        omega.append(points.ravel())
+        weights.append((half * wx * np.exp(-(points**2) / 2)).ravel() / math.sqrt(2 * math.pi))
+        label.append(np.repeat((-1.0) ** np.arange(len(half) - 1, -1, -1), len(x)))
+    omega, y = np.array(omega)[:, :, None], np.array(label)[:, :, None]
+    w3 = weight[:, None, None] * np.array(weights)[:, :, None] * (wxi / wxi.sum())
+    m = theta = psi = 0.1
+    V1h, V2h, Q1, q2, v = R * mu1**2 @ weight, R * mus @ weight, 1.0, 1.0, 1 / lam
+
+    def average(factor, values):
+        return np.sum(factor[:, None, None] * values * w3)
+
+    one = np.ones_like(kappa)
+    for _ in range(3000):
+        (v,), ((V1,),), (V2,) = step_resolvent(np.array([[V1h]]), [lam + V2h], [c], [1.0], beta)
+        Vk = (mu1**2 * V1 + mus * V2)[:, None, None]
+        mean = mu0 * m + kappa * mu1 * theta
+        spread = np.sqrt(mu1**2 * (Q1 - psi**2) + mus * q2)[:, None, None]
+        w0 = mean[:, None, None] + (mu1 * psi)[:, None, None] * omega + spread * xi
+        f = logistic_prox(y, w0, Vk)
+        g = (f - w0) / Vk
+        second = special.expit(f) * special.expit(-f)
+        dg = -second / (1 + Vk * second)
+        new1, new2 = -R * average(mu1**2, dg), -R * average(mus, dg)
+        q1h, q2h = R * average(mu1**2, g**2), R * average(mus, g**2)
+        epsi = average(mu1, omega * g) - psi * average(mu1**2, dg)
+        B = -average(kappa**2 * mu1**2, dg)
+        full = average(kappa * mu1, g) + B * theta
+        kvv, kap = beta * c * v, beta * V1
+        new_theta = R * kvv * full / (1 + R * kvv * B)
+        eth = full - B * new_theta
+        hats = q1h + R**2 * beta * epsi**2, q2h + R**2 * beta * c * eth**2
+        size = 1e-6 * V1h / max(hats)
+        ends = [
+            step_resolvent(
+                np.array([[V1h + s * size * hats[0]]]), [lam + V2h + s * size * hats[1]], [c],
+                [1.0], beta,
+            )
+            for s in (1, -1)
+        ]  # fmt: skip
+        new = np.array(
+            [
+                m - average(mu0, g) / average(mu0**2, dg),
+                new_theta,
+                R * kap * epsi,
+                new1,
+                new2,
+                -(ends[0][1].item() - ends[1][1].item()) / (2 * size),
+                -(ends[0][2].item() - ends[1][2].item()) / (2 * size),
+            ]
+        )
+        old = np.array([m, theta, psi, V1h, V2h, Q1, q2])
+        m, theta, psi, V1h, V2h, Q1, q2 = damping * old + (1 - damping) * new
+        if np.abs(new / old - 1).max() < tol:
+            break
+    output = (mu0 * m + kappa * mu1 * theta)[:, None, None] + (mu1 * psi)[:, None, None] * omega
+    wrong = special.ndtr(-y * output / spread)
+    return np.sum(wrong * w3), average(one, np.logaddexp(0, -y * f))
+
+
 # giant_step: given weights (section 6.3)
 
 

@@ -284,10 +284,24 @@ def test_solve_with_logistic_loss_reference(entry):
     problem = problem_of({**entry, "target": "sinlin"})
     point = gs.solve(problem, spike=spike_of({**entry, "r": [entry["r"]], "c": [entry["c"]]}),
                      loss="logistic")  # fmt: skip
-    assert_close(point.class_error, entry["class_error"], 2e-2)
+    # Known to 3 %: that much it moved when the reference refined its average across the label's
+    # jump. The next test has the digits, and the simulation there, .1323(27), agrees.
+    assert_close(point.class_error, entry["class_error"], 3e-2)
+    assert_close(point.class_error, entry["sim_d500"]["class_error"], 0.0, entry["sim_d500"]["se"])
     assert_close(point.train_risk, entry["sim_d500"]["train_logloss"], 0.08)
     assert math.isnan(point.risk)
     assert point.method == "isotropic"
+
+
+def test_solve_with_logistic_loss_agrees_with_damped_iteration():
+    problem = Problem(alpha=1.5, beta=1, ridge=0.5, lr=1, alpha0=1, target="sinlin")
+    spike = Spike(strength=[1.5], variance=[1.2], alignment=0.6)
+    point = gs.solve(problem, spike=spike, loss="logistic")
+    # sin 2x + x has the sign of x.
+    right = naive.step_logistic(
+        "tanh", [0.0], alpha=1.5, beta=1, lam=0.5, r=1.5, c=1.2, gamma=0.6, tol=1e-7, nodes=(10, 10)
+    )
+    assert_close([point.class_error, point.train_risk], right, 3e-6)
 
 
 @pytest.mark.parametrize("entry", REFERENCE["invariants_limits"]["ridgeless"])
