@@ -1,10 +1,13 @@
 // The readout fitted to the signs of labels by logistic loss: docs/papers/giant_step.md, section 7.
 #include <Eigen/Dense>
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <utility>
 
+#include "base/simd.hpp"
+#include "math/erf.hpp"
 #include "math/gauss.hpp"
 #include "math/roots.hpp"
 #include "models/giant_step.hpp"
@@ -21,61 +24,79 @@ constexpr double PI = 3.14159265358979323846;
 constexpr double NORMAL_RANGE = 8.5, LONGEST_STEP = 0.6, PROX_STEP = 0.75, LABEL_STEP = 0.7;
 constexpr double SHORTEST_STEP = 2e-3;
 // Beyond this argument the normal distribution function is 0 or 1.
-constexpr double CERTAIN = 9.0;
+constexpr double CERTAIN = 8.0;
 // Damped steps before Newton's method, their damping, and the largest number of iterations.
 constexpr int FIRST_STEPS = 10, MAX_ITERATIONS = 150;
 constexpr double DAMPING = 0.5;
-// Relative change of all unknowns at which they are exact, and at which they are good enough.
-constexpr double EXACT = 1e-12, TOLERANCE = 1e-10;
+// Relative change of all unknowns below which damped iterations end, on the way to smaller ridges,
+// at which they are exact, and at which they are good enough where Newton's method ends.
+constexpr double NEAR = 1e-3, ROUGH = 1e-6, EXACT = 1e-12, TOLERANCE = 1e-10;
+// The smallest ridge to start with, the ratio of one to the next, and the shortest step of a line
+// search.
+constexpr double FIRST_RIDGE = 1e-2, RIDGE_RATIO = 0.1, SHORTEST_LENGTH = 0.05;
 // Relative steps of the Jacobian's differences, and the largest change of a logarithm in one step.
 constexpr double DIFFERENCE = 1e-6, LARGEST_CHANGE = 2.0;
 // Unknowns beyond these bounds diverge.
 constexpr double DIVERGED = 1e8, LOG_DIVERGED = 60.0;
 // mu0 below this fraction of mus is no feature.
 constexpr double NO_MEAN = 1e-12;
-constexpr int PANEL_NODES = 12;
+// A multiple of eight, for vectors.
+constexpr int PANEL_NODES = 16;
+// Steps of Newton's method for the prox before a bracketed one, and the relative change after which
+// one more step is exact.
+constexpr int PROX_STEPS = 40;
+constexpr double PROX_LAST = 1e-6;
 
-double density(double x) { return std::exp(-0.5 * x * x) / std::sqrt(2.0 * PI); }
-double distribution(double x) { return 0.5 * std::erfc(-x * std::sqrt(0.5)); }
+using Eigen::ArrayXd;
 
-// The loss of a label +-1 at an output: its minimiser f of loss(f) + (f - w)^2/(2 V) for the label
-// +1, the derivative -loss'(f) and the second derivative there.
+// The loss of a label +-1 times the output f: f becomes the minimiser of loss(f) + (f - w)^2/(2 V),
+// starting at f. `pull` is then -loss'(f), `curvature` the second derivative at a pull.
 struct Logistic {
-    static double prox(double w, double V, double start) {
-        // Between w and w + V; the equation increases in f.
-        const auto equation = [&](double f) {
-            const double s = 1.0 / (1.0 + std::exp(f));
-            return std::pair(f - w - V * s, 1.0 + V * s * (1.0 - s));
-        };
-        double f = start;
-        for (int i = 0; i < 8; ++i) {
-            const auto [value, slope] = equation(f);
-            const double change = value / slope;
-            f = std::clamp(f - change, w, w + V);
-            if (std::abs(change) < 1e-7 * (1.0 + std::abs(f))) {
-                const auto [last, steepness] = equation(f);
-                return f - last / steepness;
+    static void prox(const ArrayXd& w, double V, ArrayXd& f, ArrayXd& pull) {
+        // The equation f = w + V pull(f) is concave for f > 0 and convex for f < 0: from these
+        // bounds Newton's method converges without leaving them.
+        const auto positive = w > -0.5 * V;
+        const ArrayXd low = positive.select(w.max(0.0), w);
+        const ArrayXd high = positive.select(w + V, (w + V).min(0.0));
+        for (int i = 0; i < PROX_STEPS; ++i) {
+            pull = (1.0 + f.exp()).inverse();
+            const ArrayXd change = (f - w - V * pull) / (1.0 + V * pull * (1.0 - pull));
+            f = (f - change).max(low).min(high);
+            if ((change.abs() < PROX_LAST * (1.0 + f.abs())).all()) {
+                // One step of Newton's method from here is exact, also for the pull.
+                pull = (1.0 + f.exp()).inverse();
+                const ArrayXd last = (f - w - V * pull) / (1.0 + V * pull * (1.0 - pull));
+                f -= last;
+                pull += pull * (1.0 - pull) * last;
+                return;
             }
         }
-        return newton_within(equation, w, w + V, f,
-                             [](double x) { return 1e-15 * (1.0 + std::abs(x)); });
+        for (Index i = 0; i < f.size(); ++i) {
+            // The equation increases in f.
+            const auto equation = [&](double x) {
+                const double q = 1.0 / (1.0 + std::exp(x));
+                return std::pair(x - w[i] - V * q, 1.0 + V * q * (1.0 - q));
+            };
+            f[i] = newton_within(equation, w[i], w[i] + V, f[i],
+                                 [](double x) { return 1e-15 * (1.0 + std::abs(x)); });
+            pull[i] = 1.0 / (1.0 + std::exp(f[i]));
+        }
     }
-    static double value(double f) {
-        return f > 0.0 ? std::log1p(std::exp(-f)) : std::log1p(std::exp(f)) - f;
+    static ArrayXd value(const ArrayXd& f, const ArrayXd& pull) {
+        // log(1 + exp(-f)): the logarithm of an argument that is at least 1/2
+        return (-f).max(0.0) - (f > 0.0).select(1.0 - pull, pull).log();
     }
-    static double pull(double f) { return 1.0 / (1.0 + std::exp(f)); }
-    static double curvature(double f) {
-        const double s = pull(f);
-        return s * (1.0 - s);
-    }
+    static ArrayXd curvature(const ArrayXd& pull) { return pull * (1.0 - pull); }
 };
 
-// (y - f)^2/2, for tests against the equations of ridge regression.
+// (1 - f)^2/2, for tests against the equations of ridge regression.
 struct Square {
-    static double prox(double w, double V, double) { return (w + V) / (1.0 + V); }
-    static double value(double f) { return 0.5 * (1.0 - f) * (1.0 - f); }
-    static double pull(double f) { return 1.0 - f; }
-    static double curvature(double) { return 1.0; }
+    static void prox(const ArrayXd& w, double V, ArrayXd& f, ArrayXd& pull) {
+        f = (w + V) / (1.0 + V);
+        pull = 1.0 - f;
+    }
+    static ArrayXd value(const ArrayXd&, const ArrayXd& pull) { return 0.5 * pull.square(); }
+    static ArrayXd curvature(const ArrayXd& pull) { return ArrayXd::Ones(pull.size()); }
 };
 
 // The label given kappa and the projection omega ~ N(mean, deviation^2).
@@ -86,45 +107,55 @@ class LabelAverage {
 
     double rho() const { return rho_; }
 
-    // Probability of the label +1 and the average of omega with it.
-    std::array<double, 2> at(double kappa, double certain, double mean, double deviation) const {
-        if (rho_ == 0.0) return {certain, certain * mean};
-        const double centre = gamma_ * kappa + rho_ * mean, width = rho_ * deviation;
-        double probability = 0.0, slope = 0.0;
+    // Probability p of the label +1 and average e of omega with it, at means of omega; their number
+    // is a multiple of eight.
+    void at(double kappa, double certain, const ArrayXd& mean, double deviation, ArrayXd& p,
+            ArrayXd& e) const {
+        if (rho_ == 0.0) {
+            p.setConstant(mean.size(), certain);
+            e = certain * mean;
+            return;
+        }
+        const double width = rho_ * deviation, scale = 1.0 / width;
+        const ArrayXd centre = gamma_ * kappa + rho_ * mean;
+        const double low = centre.minCoeff() - CERTAIN * width;
+        const double high = centre.maxCoeff() + CERTAIN * width;
+        p.setConstant(mean.size(), law_.first > 0.0 ? 1.0 : 0.0);
+        ArrayXd slope = ArrayXd::Zero(mean.size());
         double sign = law_.first;
-        if (sign > 0.0) probability = 1.0;
-        const double scale = 1.0 / width;
-        auto t =
-            std::lower_bound(law_.changes.begin(), law_.changes.end(), centre - CERTAIN * width);
-        if ((t - law_.changes.begin()) % 2 != 0) {
+        for (const double turn : law_.changes) {
+            if (turn > high) break;
+            if (turn < low) {
+                p -= sign;
+            } else {
+                for (Index i = 0; i < mean.size(); i += LANES) {
+                    const Lanes a = (turn - load(centre.data() + i)) * scale;
+                    // The normal distribution function at -a
+                    const Lanes beyond = 0.5 - 0.5 * erf_root2(a);
+                    store(p.data() + i, load(p.data() + i) - sign * beyond);
+                }
+                slope -=
+                    sign / std::sqrt(2.0 * PI) * (-0.5 * ((turn - centre) * scale).square()).exp();
+            }
             sign = -sign;
-            probability = sign > 0.0 ? 1.0 : 0.0;
         }
-        for (; t != law_.changes.end(); ++t) {
-            const double a = (*t - centre) * scale;
-            if (a > CERTAIN) break;
-            // The sign of the label turns above t.
-            probability -= sign * distribution(-a);
-            slope -= sign * density(a);
-            sign = -sign;
-        }
-        double omega = mean * probability + deviation * slope;
-        if (!law_.node.empty()) {
-            const auto begin = law_.node.begin();
+        e = mean * p + deviation * slope;
+        if (law_.node.empty()) return;
+        const auto begin = law_.node.begin();
+        for (Index i = 0; i < mean.size(); ++i) {
             const Index from =
-                std::lower_bound(begin, law_.node.end(), centre - CERTAIN * width) - begin;
+                std::lower_bound(begin, law_.node.end(), centre[i] - CERTAIN * width) - begin;
             const Index count =
-                std::upper_bound(begin, law_.node.end(), centre + CERTAIN * width) - begin - from;
-            const Eigen::Map<const Eigen::ArrayXd> u(law_.node.data() + from, count);
-            const Eigen::Map<const Eigen::ArrayXd> rest(law_.rest.data() + from, count);
-            const auto a = (u - centre) * scale;
-            const Eigen::ArrayXd part = rest * (-0.5 * a.square()).exp();
-            const double norm = scale / std::sqrt(2.0 * PI);
-            const double sum = norm * part.sum();
-            probability += sum;
-            omega += sum * mean + norm * (part * a).sum() * deviation;
+                std::upper_bound(begin, law_.node.end(), centre[i] + CERTAIN * width) - begin -
+                from;
+            const Eigen::Map<const ArrayXd> u(law_.node.data() + from, count);
+            const Eigen::Map<const ArrayXd> rest(law_.rest.data() + from, count);
+            const auto a = (u - centre[i]) * scale;
+            const ArrayXd part = rest * (-0.5 * a.square()).exp();
+            const double norm = scale / std::sqrt(2.0 * PI), sum = norm * part.sum();
+            p[i] += sum;
+            e[i] += sum * mean[i] + norm * (part * a).sum() * deviation;
         }
-        return {probability, omega};
     }
 
   private:
@@ -147,7 +178,7 @@ class Solver {
           label_(law, alignment),
           law_(law),
           setting_(setting),
-          prox_(tables.kappa.size()) {
+          points_(tables.kappa.size()) {
         double mean = 0.0, all = 0.0;
         for (std::size_t k = 0; k < tables.kappa.size(); ++k) {
             mean += tables.weight[k] * tables.mean[k] * tables.mean[k];
@@ -158,83 +189,104 @@ class Solver {
     }
 
     Readout solve() {
-        Unknowns u;
-        u << 0.0, 0.0, std::log(0.1), std::log(0.1), 0.0, 0.0, 0.0;
-        Unknowns r = image(u) - u;
-        Status status = Status::NOT_CONVERGED;
-        Eigen::Matrix<double, UNKNOWNS, UNKNOWNS> jacobian;
-        bool fresh = false, usable = false;
-        Index iteration = 0;
-        Unknowns best = u, best_r = r;
-        for (; iteration < MAX_ITERATIONS; ++iteration) {
-            if (!r.allFinite() || diverged(u)) {
-                status = Status::DIVERGED;
-                break;
-            }
-            const double size = norm(u, r);
-            if (size < norm(best, best_r)) best = u, best_r = r;
-            if (size < EXACT || (size < TOLERANCE && iteration + 1 == MAX_ITERATIONS)) {
-                status = Status::SUCCESS;
-                break;
-            }
-            if (iteration < FIRST_STEPS && size > 1e-3) {
-                u += DAMPING * limited(r);
-                r = image(u) - u;
-                continue;
-            }
-            if (!usable) {
-                for (int i = 0; i < UNKNOWNS; ++i) {
-                    Unknowns moved = u;
-                    const double step = DIFFERENCE * std::max(1.0, std::abs(u[i]));
-                    moved[i] += step;
-                    jacobian.col(i) = (image(moved) - moved - r) / step;
-                }
-                usable = fresh = true;
-            }
-            const Unknowns step = limited(jacobian.fullPivLu().solve(-r));
-            Unknowns next = u, next_r = r;
-            bool better = false;
-            for (double length = 1.0; length > 0.05; length *= 0.5) {
-                next = u + length * step;
-                next_r = image(next) - next;
-                better = next_r.allFinite() && norm(next, next_r) < (1.0 - 0.1 * length) * size;
-                if (better) {
-                    // Broyden's update, as long as it serves.
-                    const Unknowns moved = next - u;
-                    jacobian +=
-                        (next_r - r - jacobian * moved) * moved.transpose() / moved.squaredNorm();
-                    usable = norm(next, next_r) < 0.1 * size;
-                    break;
-                }
-                if (!fresh) break;
-            }
-            if (!better) {
-                if (fresh && size < TOLERANCE) {
-                    status = Status::SUCCESS;
-                    break;
-                }
-                usable = false;
-                if (fresh) {
-                    u += DAMPING * limited(r);
-                    r = image(u) - u;
-                }
-                fresh = false;
-                continue;
-            }
-            fresh = false;
-            u = next;
-            r = next_r;
+        State now{Unknowns::Zero(), {}, {}};
+        now.u[Q1] = now.u[Q2] = std::log(0.1);
+        // Small ridges are approached from larger ones.
+        ridge_ = std::max(setting_.ridge, FIRST_RIDGE);
+        Status status = find(now, FIRST_STEPS, ridge_ > setting_.ridge ? ROUGH : EXACT);
+        State last = now;
+        double change = 0.0;  // of log ridge that led from `last` to `now`
+        while (ridge_ > setting_.ridge && status == Status::SUCCESS) {
+            const double next = std::max(setting_.ridge, RIDGE_RATIO * ridge_);
+            const double step = std::log(next / ridge_);
+            const State here = now;
+            if (change != 0.0) now.u += step / change * (now.u - last.u);
+            last = here;
+            change = step;
+            ridge_ = next;
+            status = find(now, 0, ridge_ > setting_.ridge ? ROUGH : EXACT);
         }
-        if (status == Status::NOT_CONVERGED) u = best, r = best_r;
-        return result(u, r, status, iteration);
+        return result(now, status);
     }
 
   private:
+    // Unknowns, and the change of one iteration.
+    struct State {
+        Unknowns u, r;
+        double size;  // of r, relative
+    };
+
+    State at(const Unknowns& u) {
+        const Unknowns r = image(u) - u;
+        return {u, r, norm(u, r)};
+    }
+
+    // The fixed point next to a state: damped iterations, then Newton's method.
+    Status find(State& now, int damped, double exact) {
+        now = at(now.u);
+        State best = now;
+        Eigen::Matrix<double, UNKNOWNS, UNKNOWNS> jacobian;
+        bool usable = false;
+        for (int i = 0; i < MAX_ITERATIONS; ++i, ++iterations_) {
+            if (!now.r.allFinite() || diverged(now.u)) {
+                now = best;
+                return Status::DIVERGED;
+            }
+            if (now.size < best.size) best = now;
+            if (now.size < exact) return Status::SUCCESS;
+            if (i < damped && now.size > NEAR) {
+                now = at(now.u + DAMPING * limited(now.r));
+                continue;
+            }
+            const bool fresh = !usable;
+            if (fresh) {
+                for (int j = 0; j < UNKNOWNS; ++j) {
+                    Unknowns moved = now.u;
+                    const double step = DIFFERENCE * std::max(1.0, std::abs(now.u[j]));
+                    moved[j] += step;
+                    jacobian.col(j) = (image(moved) - moved - now.r) / step;
+                }
+            }
+            const Unknowns step = limited(jacobian.fullPivLu().solve(-now.r));
+            State next = now;
+            double length = 1.0;
+            for (; length > SHORTEST_LENGTH; length *= 0.5) {
+                next = at(now.u + length * step);
+                if (next.size < (1.0 - 0.1 * length) * now.size || !fresh) break;
+            }
+            usable = next.size < 0.5 * now.size;
+            if (next.size < now.size) {
+                // Broyden's update
+                const Unknowns moved = next.u - now.u;
+                jacobian +=
+                    (next.r - now.r - jacobian * moved) * moved.transpose() / moved.squaredNorm();
+                now = next;
+            } else if (fresh) {
+                if (now.size < TOLERANCE) return Status::SUCCESS;
+                now = at(now.u + DAMPING * limited(now.r));
+            }
+        }
+        now = best;
+        return Status::NOT_CONVERGED;
+    }
+
     // Averages over kappa, the output and the label.
     struct Averages {
         double linear_curvature = 0, residual_curvature = 0, linear_square = 0, residual_square = 0,
                linear_omega = 0, slope = 0, slope_curvature = 0, mean = 0, mean_curvature = 0,
                loss = 0;
+    };
+
+    // Nodes and weights (of sum one) for a normal variable.
+    struct Line {
+        ArrayXd x, weight;
+    };
+
+    // At a node of kappa: the label's law at the last correlation of output and omega, and the last
+    // proxes, at which the next start, for both labels.
+    struct Point {
+        double correlation;
+        ArrayXd p, e, prox[2];
     };
 
     struct Output {
@@ -260,54 +312,75 @@ class Solver {
         return std::max(h, SHORTEST_STEP);
     }
 
+    const Line& line(double step) {
+        // The step changes by factors of root two only.
+        const int exponent = static_cast<int>(std::floor(2.0 * std::log2(step)));
+        Line& line = lines_[exponent];
+        if (line.x.size() == 0) {
+            const double h = std::exp2(0.5 * exponent);
+            const Index half = static_cast<Index>(NORMAL_RANGE / h), count = 2 * half + 1;
+            const Index padded = (count + LANES - 1) / LANES * LANES;
+            line.x = ArrayXd::Zero(padded);
+            line.weight = ArrayXd::Zero(padded);
+            line.x.head(count) =
+                h * ArrayXd::LinSpaced(count, -static_cast<double>(half), double(half));
+            line.weight.head(count) = (-0.5 * line.x.head(count).square()).exp();
+            line.weight /= line.weight.sum();
+        }
+        return line;
+    }
+
     Averages averages(const Unknowns& u) {
-        Averages a;
+        Averages all;
         for (std::size_t k = 0; k < tables_.kappa.size(); ++k) {
             const Output o = output(u, k);
-            const double tau = std::sqrt((1.0 - o.correlation) * (1.0 + o.correlation));
-            // The step changes by factors of two only.
-            const double h = std::exp2(std::floor(std::log2(step(o))));
-            const Index half = static_cast<Index>(NORMAL_RANGE / h);
-            auto& start = prox_[k];
-            if (static_cast<Index>(start.size()) != 2 * half + 1)
-                start.assign(2 * half + 1, {NAN, NAN});
-            double g = 0.0, curvature = 0.0, square = 0.0, omega = 0.0, loss = 0.0, total = 0.0;
-            for (Index i = -half; i <= half; ++i) {
-                const double x = static_cast<double>(i) * h, w = o.centre + o.deviation * x;
-                const double weight = std::exp(-0.5 * x * x);
-                const double mean = o.correlation * x;
-                const auto [p, e] = label_.at(tables_.kappa[k], certain(k), mean, tau);
-                auto& f = start[i + half];
-                for (int side = 0; side < 2; ++side) {
-                    const double sign = side == 0 ? 1.0 : -1.0, at = sign * w;
-                    const double from =
-                        std::isnan(f[side]) ? at + (at > 0.0 ? 0.0 : 0.5 * o.V) : f[side];
-                    f[side] = Loss::prox(at, o.V, from);
-                    const double share = weight * (side == 0 ? p : 1.0 - p);
-                    const double pull = Loss::pull(f[side]), bend = Loss::curvature(f[side]);
-                    g += share * sign * pull;
-                    curvature += share * bend / (1.0 + o.V * bend);
-                    square += share * pull * pull;
-                    omega += weight * (side == 0 ? e : mean - e) * sign * pull;
-                    loss += share * Loss::value(f[side]);
-                }
-                total += weight;
+            const Line& grid = line(step(o));
+            Point& point = points_[k];
+            if (point.p.size() != grid.x.size() || point.correlation != o.correlation) {
+                point.correlation = o.correlation;
+                const double tau = std::sqrt((1.0 - o.correlation) * (1.0 + o.correlation));
+                label_.at(tables_.kappa[k], certain(k), o.correlation * grid.x, tau, point.p,
+                          point.e);
             }
-            const double weight = tables_.weight[k] / total;
+            const ArrayXd w = o.centre + o.deviation * grid.x;
+            double g = 0.0, curvature = 0.0, square = 0.0, omega = 0.0, loss = 0.0;
+            ArrayXd pull(w.size());
+            for (int side = 0; side < 2; ++side) {
+                const double sign = side == 0 ? 1.0 : -1.0;
+                ArrayXd& f = point.prox[side];
+                const ArrayXd at = sign * w;
+                if (f.size() != at.size()) f = at.max(0.0);
+                Loss::prox(at, o.V, f, pull);
+                const ArrayXd bend = Loss::curvature(pull);
+                ArrayXd share, part;
+                if (side == 0) {
+                    share = grid.weight * point.p;
+                    part = grid.weight * point.e;
+                } else {
+                    share = grid.weight * (1.0 - point.p);
+                    part = grid.weight * (o.correlation * grid.x - point.e);
+                }
+                g += sign * (share * pull).sum();
+                curvature += (share * bend / (1.0 + o.V * bend)).sum();
+                square += (share * pull.square()).sum();
+                omega += sign * (part * pull).sum();
+                loss += (share * Loss::value(f, pull)).sum();
+            }
+            const double weight = tables_.weight[k];
             const double mu0 = tables_.mean[k], mu1 = tables_.linear[k];
             const double mus2 = std::max(tables_.residual[k], 0.0), along = tables_.kappa[k] * mu1;
-            a.linear_curvature += weight * mu1 * mu1 * curvature;
-            a.residual_curvature += weight * mus2 * curvature;
-            a.linear_square += weight * mu1 * mu1 * square;
-            a.residual_square += weight * mus2 * square;
-            a.linear_omega += weight * mu1 * omega;
-            a.slope += weight * along * g;
-            a.slope_curvature += weight * along * along * curvature;
-            a.mean += weight * mu0 * g;
-            a.mean_curvature += weight * mu0 * mu0 * curvature;
-            a.loss += weight * loss;
+            all.linear_curvature += weight * mu1 * mu1 * curvature;
+            all.residual_curvature += weight * mus2 * curvature;
+            all.linear_square += weight * mu1 * mu1 * square;
+            all.residual_square += weight * mus2 * square;
+            all.linear_omega += weight * mu1 * omega;
+            all.slope += weight * along * g;
+            all.slope_curvature += weight * along * along * curvature;
+            all.mean += weight * mu0 * g;
+            all.mean_curvature += weight * mu0 * mu0 * curvature;
+            all.loss += weight * loss;
         }
-        return a;
+        return all;
     }
 
     // One iteration of section 7.
@@ -315,7 +388,7 @@ class Solver {
         const Averages a = averages(u);
         const double R = setting_.alpha / setting_.beta, beta = setting_.beta;
         const double V1h = R * a.linear_curvature;
-        const double Lambda = setting_.ridge + R * a.residual_curvature;
+        const double Lambda = ridge_ + R * a.residual_curvature;
         // Lambda v + c V1h v/(1 + beta c V1h v) = 1
         const double s = c_ * V1h, linear = Lambda + s * (1.0 - beta);
         const double root = std::sqrt(linear * linear + 4.0 * Lambda * beta * s);
@@ -363,32 +436,36 @@ class Solver {
     // Probability that the output has the other sign than the label: panels on either side of 0.
     double class_error(const Unknowns& u) const {
         static const Quadrature legendre = gauss_legendre(PANEL_NODES);
+        const Eigen::Map<const ArrayXd> nodes(legendre.nodes.data(), PANEL_NODES);
+        const Eigen::Map<const ArrayXd> weights(legendre.weights.data(), PANEL_NODES);
         double error = 0.0;
         for (std::size_t k = 0; k < tables_.kappa.size(); ++k) {
             const Output o = output(u, k);
             const double tau = std::sqrt((1.0 - o.correlation) * (1.0 + o.correlation));
-            const double width = std::clamp(2.0 * tau / std::abs(o.correlation), 0.05, 1.0);
+            const double longest = std::clamp(2.0 * tau / std::abs(o.correlation), 0.05, 1.5);
             const double zero = std::clamp(-o.centre / o.deviation, -NORMAL_RANGE, NORMAL_RANGE);
             for (const double side : {-1.0, 1.0}) {
                 const double length = NORMAL_RANGE - side * zero;
-                const Index panels = static_cast<Index>(std::ceil(length / width));
+                const Index panels = static_cast<Index>(std::ceil(length / longest));
+                ArrayXd x(panels * PANEL_NODES), weight(panels * PANEL_NODES), p, e;
+                const double panel = length / static_cast<double>(panels);
                 for (Index i = 0; i < panels; ++i) {
-                    const double part = length / static_cast<double>(panels);
-                    for (int j = 0; j < PANEL_NODES; ++j) {
-                        const double x =
-                            zero + side * part * (static_cast<double>(i) + legendre.nodes[j]);
-                        const double p =
-                            label_.at(tables_.kappa[k], certain(k), o.correlation * x, tau)[0];
-                        error += tables_.weight[k] * part * legendre.weights[j] * density(x) *
-                                 (side < 0.0 ? p : 1.0 - p);
-                    }
+                    const auto here = Eigen::seqN(i * PANEL_NODES, PANEL_NODES);
+                    x(here) = zero + side * panel * (static_cast<double>(i) + nodes);
+                    weight(here) = panel * weights;
                 }
+                if (panels == 0) continue;
+                label_.at(tables_.kappa[k], certain(k), o.correlation * x, tau, p, e);
+                weight *= (-0.5 * x.square()).exp() / std::sqrt(2.0 * PI);
+                if (side > 0.0) p = 1.0 - p;
+                error += tables_.weight[k] * (weight * p).sum();
             }
         }
         return error;
     }
 
-    Readout result(const Unknowns& u, const Unknowns& r, Status status, Index iterations) {
+    Readout result(const State& state, Status status) {
+        const Unknowns& u = state.u;
         Readout out{};
         out.risk = std::numeric_limits<double>::quiet_NaN();
         out.train_risk = averages(u).loss;
@@ -401,8 +478,8 @@ class Solver {
         out.V1 = {std::exp(u[V1])};
         out.V2 = {std::exp(u[V2])};
         out.status = status;
-        out.iterations = iterations;
-        out.residual = norm(u, r);
+        out.iterations = iterations_;
+        out.residual = state.size;
         return out;
     }
 
@@ -411,8 +488,11 @@ class Solver {
     LabelAverage label_;
     const SignLaw& law_;
     const Setting& setting_;
-    std::vector<std::vector<std::array<double, 2>>> prox_;  // last ones, at which the next start
+    std::vector<Point> points_;
+    std::map<int, Line> lines_;
     bool has_mean_;
+    double ridge_ = 0.0;
+    Index iterations_ = 0;
 };
 
 }  // namespace

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -62,6 +62,8 @@ MODELS = ("one_step", "spiked")
 
 # Fractions of the readout values sum to one within this.
 FRACTION_TOLERANCE = 1e-9
+# Moments contain squared derivatives, so that their lattice is finer: that of this deviation.
+MOMENT_DEVIATION = 0.2
 # Hermite moments below this are zero.
 MOMENT_ROUNDING = 1e-12
 # Tables of a Function in simulations: spacing, and how far they reach at first and at most.
@@ -190,8 +192,10 @@ def _evaluate(activation: Activation, x: FloatArray, name: str = "f") -> FloatAr
         return np.asarray(getattr(BUILT_IN[activation], name)(x), dtype=np.float64)
     values = np.asarray(getattr(activation, name)(x.copy()))
     if values.shape != x.shape:
-        what = f"for the Function {activation.name!r}, values of the shape {x.shape} of its input"
-        raise _check.bad(name, what, f"of shape {values.shape}")
+        raise ValueError(
+            f"{name} of the Function {activation.name!r} must return an array of the shape "
+            f"{x.shape} of its input, but was of shape {values.shape}"
+        )
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         raise _check.bad(name, f"finite and real for the Function {activation.name!r}", values)
     return values.astype(np.float64)
@@ -584,7 +588,7 @@ def _moments(activation: Activation) -> HermiteMoments:
         second = mean**2 + h1**2 + h2**2 / 2 + h3**2 / 6
         return HermiteMoments(mean=mean, second=second, h1=h1, h2=h2, h3=h3, rest=h3**2 / 2)
     total = np.zeros(6)
-    for coefficient, z in _lattices(activation, -REACH, REACH, 0.3):  # s'^2 has double the poles
+    for coefficient, z in _lattices(activation, -REACH, REACH, MOMENT_DEVIATION):
         weight = np.exp(-z * z / 2)
         weight *= coefficient / weight.sum()
         s, ds = _evaluate(activation, z), _evaluate(activation, z, "df")
@@ -706,7 +710,7 @@ def _lattices(
     midpoints, to which kinks at integers add even powers of the step, is extrapolated.
     """
     if isinstance(activation, str):
-        steps = [(1.0, min(0.28, 0.55 * deviation))]
+        steps = [(1.0, min(0.25, 0.5 * deviation))]
     else:
         step = 1 / math.ceil(max(16.0, 8 / deviation))
         steps = [(1 / 45, step), (-20 / 45, step / 2), (64 / 45, step / 4)]
@@ -878,16 +882,17 @@ def _panel_rule() -> tuple[FloatArray, FloatArray]:
 
 
 @functools.lru_cache(maxsize=64)
-def _tables(
-    activation: Activation, target: Activation, spike: Spike, more: tuple[float, ...] = ()
-) -> _core.GiantTables:
-    return _core.GiantTables(**_table_arrays(activation, target, spike, more))
+def _tables(activation: Activation, target: Activation, spike: Spike) -> _core.GiantTables:
+    return _core.GiantTables(**_table_arrays(activation, target, spike))
 
 
 def _table_arrays(
-    activation: Activation, target: Activation, spike: Spike, more: tuple[float, ...] = ()
+    activation: Activation, target: Activation, spike: Spike, more: Sequence[float] = ()
 ) -> dict[str, FloatArray]:
-    """Return kappa nodes, and features and target there, as `_core.GiantTables` takes them."""
+    """Return kappa nodes, and features and target there, as `_core.GiantTables` takes them.
+
+    The panels of nodes have `more` ends than these functions take.
+    """
     kappa, weight = _kappa_grid(activation, target, spike, np.array(more))
     groups: list[Features] = []
     for r, c in zip(spike.strength.tolist(), spike.variance.tolist(), strict=True):
@@ -1135,8 +1140,8 @@ def _regime(problem: Problem, spike: Spike | None, small_step: float | None) -> 
         if not isinstance(spike, Spike):
             raise _check.bad("spike", "an overparam.giant_step.Spike or None", spike, TypeError)
         if len(spike.strength) != problem.groups:
-            must = f"of {problem.groups} groups, as the problem"
-            raise _check.bad("spike", must, f"of {len(spike.strength)}")
+            must = f"of as many groups as the problem ({problem.groups})"
+            raise _check.bad("spike", must, spike)
     none = np.zeros(problem.groups)
     if small_step is not None:
         alignment = _gradient(problem).alignment if spike is None else spike.alignment
@@ -1449,9 +1454,9 @@ def _best(risk: Callable[[float], float], bounds: tuple[float, float]) -> tuple[
         else:
             a, x = x, y
             y = b - golden * (b - a)
-    for bound in (low, high):
-        if min(abs(a - bound), abs(b - bound)) < BRACKET and f(bound) <= min(f(x), f(y)):
-            return math.exp(bound), True
+    for end, bound in zip((low, high), bounds, strict=True):
+        if min(abs(a - end), abs(b - end)) < BRACKET and f(end) <= min(f(x), f(y)):
+            return bound, True
     x = (a + b) / 2
     for _ in range(3):  # Newton's method with differences of fourth order
         h = min(DIFFERENCE, (x - low) / 2, (high - x) / 2)
@@ -1622,11 +1627,10 @@ def _sign_problem(
     if gamma != 0:
         for change, width in zip(changes.tolist(), widths.tolist(), strict=True):
             more += _graded(change / gamma, math.hypot(rho, width) / abs(gamma))
-    tables = _tables(activation, target, spike, tuple(more))
+    arrays = _table_arrays(activation, target, spike, more)
     certain = np.zeros(0)
     if rho == 0:
-        kappa, _ = _kappa_grid(activation, target, spike, np.array(more))
-        certain = _probability(target, noise_var, gamma * kappa)
+        certain = _probability(target, noise_var, gamma * arrays["kappa"])
 
     node = rest = np.zeros(0)
     if noise_var > 0 and rho > 0:
@@ -1646,7 +1650,7 @@ def _sign_problem(
         rest=rest,
         certain=certain,
     )
-    return tables, law
+    return _core.GiantTables(**arrays), law
 
 
 def _graded(centre: float, width: float) -> list[float]:
