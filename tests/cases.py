@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from overparam import empirical_flow, random_features, sgd, spectra
+from overparam import empirical_flow, giant_step, random_features, sgd, spectra
 from overparam import population_flow as flow
 from overparam._problem import BaseProblem
 from overparam.results import Result, Status
@@ -679,11 +679,129 @@ def random_features_room() -> Room:
     )
 
 
+# ---- giant_step ----
+
+
+def giant_step_room() -> Room:
+    problem = giant_step.Problem(
+        alpha=1.5, beta=1.0, ridge=0.1, lr=3.0, alpha0=2.0, target="sin", noise_var=0.1
+    )
+    groups = problem.replace(readout_values=[1.0, -0.5], readout_fractions=[0.4, 0.6])
+    spike = giant_step.Spike(strength=[1.2], variance=[1.1], alignment=0.9)
+    W = np.cos(1.0 + np.arange(24.0 * 30).reshape(30, 24) ** 1.5) / 5
+    wide = problem.replace(beta=1.25)
+    run = {"problem": problem, "dim": 20, "test_samples": 50, "replicas": 3, "seed": 5}
+
+    def solve(**changes):
+        return Call(giant_step.solve, {"problem": problem, **changes})
+
+    def best(function, **changes):
+        return Call(function, {"problem": problem, "method": "isotropic", **changes})
+
+    number = [("1", TypeError), (True, TypeError), (math.nan, ValueError), (math.inf, ValueError)]
+    variance = [*number, (-0.5, ValueError), (None, TypeError)]
+    positive = [*variance, (0.0, ValueError)]
+    name = [("gelu", ValueError), (2, TypeError), (None, TypeError)]
+    values = [(None, TypeError), ([], ValueError), (1.0, ValueError), ([math.nan], ValueError)]
+    values += [([1.0, 2.0, 3.0], ValueError)]
+    direction = [(None, TypeError), ("v", TypeError), (1.0, ValueError), (np.zeros(24), ValueError)]
+    direction += [(np.ones(23), ValueError), (np.full(24, math.nan), ValueError)]
+    count = [(0, ValueError), (-3, ValueError), (2.5, TypeError), ("2", TypeError)]
+    return Room(
+        problem=problem,
+        wrong={
+            "alpha": positive,
+            "beta": positive,
+            "ridge": positive,
+            "lr": [*number, (None, TypeError)],
+            "alpha0": [
+                ("1", TypeError),
+                (True, TypeError),
+                (math.nan, ValueError),
+                (-0.5, ValueError),
+                (None, TypeError),
+            ],
+            "activation": name,
+            "target": name,
+            "noise_var": variance,
+            "readout_values": values,
+            "readout_fractions": [
+                *values,
+                ([0.5], ValueError),
+                ([-1.0], ValueError),
+                ([0.5, 0.5], ValueError),
+            ],
+        },
+        wrong_arguments={
+            "activation": name,
+            "kappa": [("1", TypeError), (math.nan, ValueError), ([1.0, math.inf], ValueError)],
+            "variance": [("1", TypeError), (0.0, ValueError), ([1.0, -1.0], ValueError)],
+            "spike": [(1.0, TypeError), (giant_step.spike(groups), ValueError)],
+            "width": [*number, (0.0, ValueError)],
+            "small_step": number,
+            "modes_dim": [*count, (None, TypeError)],
+            "bounds": [(None, TypeError), ([1.0], ValueError), ((2.0, 1.0), ValueError)],
+            "direction": direction,
+            "target_direction": direction,
+            "test_samples": [*count, (None, TypeError)],
+        },
+        theories={},
+        simulations={},
+        points={
+            "solve": solve(),
+            "solve-anisotropic": solve(method="anisotropic", problem=groups),
+            "solve-isotropic": solve(method="isotropic", problem=groups, width=200.0),
+            "solve-spike": solve(spike=spike),
+            "solve-small": solve(small_step=1.5),
+            "solve-random": solve(problem=problem.replace(lr=0.0)),
+            "solve-relu": solve(problem=problem.replace(activation="relu"), modes_dim=100, seed=3),
+            "solve-logistic": solve(loss="logistic"),
+            "from_weights": Call(
+                giant_step.from_weights,
+                {
+                    "problem": wide,
+                    "W": W,
+                    "direction": np.ones(24),
+                    "target_direction": np.arange(24.0),
+                },
+            ),
+            "simulate": Call(giant_step.simulate, run),
+            "simulate-groups": Call(giant_step.simulate, {**run, "problem": groups}),
+            "simulate-spiked": Call(
+                giant_step.simulate, {**run, "model": "spiked", "spike": spike}
+            ),
+        },
+        numbers={
+            "moments": Call(giant_step.moments, {"activation": "tanh"}),
+            "spike": Call(giant_step.spike, {"problem": groups}),
+            "features": Call(
+                giant_step.features, {"activation": "tanh", "kappa": [0.1, 0.7], "variance": 1.3}
+            ),
+            "linear_floor": Call(giant_step.linear_floor, {"problem": problem}),
+            "projection_floor": Call(giant_step.projection_floor, {"problem": groups}),
+            "optimal_ridge": best(giant_step.optimal_ridge, bounds=(1e-3, 10.0)),
+            "optimal_lr": best(giant_step.optimal_lr, bounds=(0.5, 10.0)),
+        },
+        failing={
+            "no finite feature": (
+                Call(
+                    giant_step.simulate,
+                    {**run, "problem": problem.replace(activation="he3", lr=1e300)},
+                ),
+                Status.DIVERGED,
+            ),
+        },
+        diverging=None,
+        partly_diverging=None,
+    )
+
+
 ROOMS = {
     "sgd": sgd_room(),
     "population_flow": population_flow_room(),
     "empirical_flow": empirical_flow_room(),
     "random_features": random_features_room(),
+    "giant_step": giant_step_room(),
 }
 
 

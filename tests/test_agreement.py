@@ -9,6 +9,8 @@ whose limit at finite kappa d has the largest term of order 1/d, 2/d of the valu
 For empirical_flow 2/d of the value, and in the slow tests none after an extrapolation in 1/d.
 For random_features the correction to the fourth moment of the features, chi - 1 of order 1/K + 1/N
 (naive.feature_kurtosis), of the value: the theories take it as zero.
+For giant_step, whose theory is solved with the strength and the alignment that each replica
+measured, 2/d of the value; and what a theory leaves out, where the test says so.
 """
 
 import math
@@ -20,7 +22,7 @@ import overparam as op
 import pytest
 from cases import sgd_arguments, standard_errors
 from numpy.testing import assert_allclose
-from overparam import empirical_flow, random_features, sgd
+from overparam import empirical_flow, giant_step, random_features, sgd
 from overparam import population_flow as flow
 from overparam.sgd import Overlaps, Problem
 from scipy import stats
@@ -405,6 +407,123 @@ def test_random_features_with_annealing_follow_the_modes():
     theory = random_features.modes(problem, W, B, TAU, time="discrete", lr_schedule=schedule)
     correction = features_correction(problem) * theory.risk.max()
     assert disagreement(theory, sampled, finite_size=correction) <= 1
+
+
+# ---- giant_step ----------------------------------------------------------------------------------
+
+STEPS = {
+    "tanh": {"alpha": 1.0, "ridge": 0.1, "lr": 3.0, "alpha0": 20.0, "target": "sin"},
+    "sin": {"alpha": 2.0, "ridge": 0.05, "lr": 1.0, "alpha0": 20.0, "activation": "sin"},
+    "relu": {"alpha": 0.7, "ridge": 0.1, "lr": 1.0, "alpha0": 20.0, "activation": "relu"},
+    "noisy": {"alpha": 3.0, "ridge": 0.1, "lr": 2.0, "alpha0": 10.0, "noise_var": 0.2},
+}
+RANDOM = {
+    "random-tanh": {"alpha": 1.5, "ridge": 0.1, "target": "sinlin", "noise_var": 0.1},
+    "random-relu": {"alpha": 0.6, "ridge": 0.05, "activation": "relu", "target": "quad1"},
+}
+SPIKED = {
+    "one": ({"strength": [2.0], "variance": [1.3], "alignment": 0.8}, [1.0]),
+    "two": ({"strength": [1.5, -0.7], "variance": [1.2, 0.9], "alignment": 0.85}, [0.5, 0.5]),
+}
+
+
+def step_problem(**settings):
+    return giant_step.Problem(**{"beta": 1.0, "lr": 0.0, "alpha0": 0.0, **settings})
+
+
+def step_disagreement(differences, theory, dim):
+    """Largest mean over replicas of risk and training error minus theory, as `disagreement`."""
+    replicas = len(differences)
+    error = differences.std(axis=0, ddof=1) / math.sqrt(replicas)
+    allowed = standard_errors(2, replicas) * error + 2 / dim * np.abs(theory).max(axis=0)
+    return float(np.max(np.abs(differences.mean(axis=0)) / allowed))
+
+
+def paired_steps(problem, sampled, **numerics):
+    """Sampled minus theory at each replica's spike, in two columns, and the theory."""
+    variance = giant_step.spike(problem).variance
+    pairs = zip(sampled.strength, np.atleast_1d(sampled.alignment), strict=True)
+    points = [
+        giant_step.solve(
+            problem,
+            spike=giant_step.Spike(strength=r, variance=variance, alignment=gamma),
+            width=sampled.stats["width"],
+            **numerics,
+        )
+        for r, gamma in pairs
+    ]
+    theory = np.array([(point.risk, point.train_risk) for point in points])
+    return np.array([sampled.risk, sampled.train_risk]).T - theory, theory
+
+
+@pytest.mark.parametrize("name", SPIKED)
+@pytest.mark.parametrize("activation", ["tanh", "erf", "relu", "softplus"])
+def test_giant_step_of_spiked_features_follows_the_theory(name, activation):
+    spike, fractions = SPIKED[name]
+    problem = step_problem(
+        alpha=2.0,
+        ridge=0.1,
+        activation=activation,
+        target="sinlin",
+        noise_var=0.1,
+        readout_values=[1.0] * len(fractions),
+        readout_fractions=fractions,
+    )
+    run = {"model": "spiked", "spike": giant_step.Spike(**spike), "test_samples": 2000}
+    sampled = giant_step.simulate(problem, dim=300, replicas=12, **run)
+    theory = giant_step.solve(problem, spike=run["spike"], width=300)
+    values = np.array([theory.risk, theory.train_risk])
+    differences = np.array([sampled.risk, sampled.train_risk]).T - values
+    assert step_disagreement(differences, values[None], 300) <= 1
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_giant_step_of_random_features_follows_the_theory(name):
+    problem = step_problem(**RANDOM[name])
+    sampled = giant_step.simulate(problem, dim=300, replicas=12, test_samples=2000)
+    differences, theory = paired_steps(problem, sampled)
+    assert step_disagreement(differences, theory, 300) <= 1
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_giant_step_follows_the_theory_for_its_weights(name):
+    """The plain version of the training, and matrix mode for the layer that it made."""
+    problem, dim, differences, theories = step_problem(**STEPS[name]), 160, [], []
+    rng = np.random.default_rng(3)
+    width, samples = round(problem.beta * dim), round(problem.alpha * dim)
+    target = naive.STEP_ACTIVATIONS[problem.target][0]
+    for _ in range(12):
+        W = rng.standard_normal((width, dim))
+        W /= np.linalg.norm(W, axis=1, keepdims=True)
+        data = []
+        for count in (round(problem.alpha0 * dim), samples, 2000):
+            X = rng.standard_normal((count, dim))
+            data.append((X, target(X[:, 0])))
+        noise = math.sqrt(problem.noise_var) * rng.standard_normal(samples)
+        (X, y) = data[0]
+        y = y + math.sqrt(problem.noise_var) * rng.standard_normal(len(y))
+        W, g = naive.step_first_layer(W, X, y, problem.lr, np.ones(width), problem.activation)
+        a, train = naive.step_ridge(
+            W, data[1][0], data[1][1] + noise, problem.ridge, problem.activation
+        )
+        output = naive.step_output(W, a, data[2][0], problem.activation)
+        point = giant_step.from_weights(problem, W, g, np.eye(dim)[0])
+        theories.append((point.risk, point.train_risk))
+        sampled = np.mean((output - data[2][1]) ** 2), train
+        differences.append(np.subtract(sampled, theories[-1]))
+    assert step_disagreement(np.array(differences), np.array(theories), dim) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STEPS)
+def test_giant_step_in_large_dimension_follows_the_theory(name):
+    """Paired with the measured spike, isotropic: up to 4 % for what the bulk and its norms do."""
+    problem = step_problem(**STEPS[name])
+    sampled = giant_step.simulate(problem, dim=1000, replicas=6)
+    differences, theory = paired_steps(problem, sampled)
+    error = differences.std(axis=0, ddof=1) / math.sqrt(6)
+    allowed = standard_errors(2, 6) * error + 0.04 * theory.mean(axis=0)
+    assert (np.abs(differences.mean(axis=0)) <= allowed).all()
 
 
 def test_every_room_is_compared():

@@ -122,6 +122,4 @@ enum class SignLoss { LOGISTIC, SQUARE };
 Readout solve_signs(const Tables& tables, double variance, double alignment, const SignLaw& law,
                     const Setting& setting, SignLoss loss);
 
-// ---- giant_step_simulate.cpp ----
-
 }  // namespace overparam::giant_step

@@ -21,12 +21,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from overparam import _check, _core
+from overparam import _blas, _check, _core, _run
 from overparam._problem import BaseProblem
 from overparam.results import (
     FloatArray,
+    PathLike,
     Point,
     Status,
     array_field,
@@ -42,11 +43,13 @@ __all__ = [
     "ReadoutPoint",
     "Spike",
     "features",
+    "from_weights",
     "linear_floor",
     "moments",
     "optimal_lr",
     "optimal_ridge",
     "projection_floor",
+    "simulate",
     "solve",
     "spike",
 ]
@@ -55,6 +58,7 @@ ArrayFunction = Callable[[Any], Any]
 
 METHODS = ("corrected", "anisotropic", "isotropic")
 LOSSES = ("square", "logistic")
+MODELS = ("one_step", "spiked")
 
 # Fractions of the readout values sum to one within this.
 FRACTION_TOLERANCE = 1e-9
@@ -62,6 +66,12 @@ FRACTION_TOLERANCE = 1e-9
 MOMENT_DEVIATION = 0.2
 # Hermite moments below this are zero.
 MOMENT_ROUNDING = 1e-12
+# Tables of a Function in simulations: spacing, and how far they reach at first and at most.
+LATTICE, FIRST_RADIUS, LARGEST_RADIUS = 2.0**-8, 2.0**4, 2.0**12
+# Iterations of `from_weights` at most, the relative change that it must reach, and rounding.
+MATRIX_ITERATIONS, MATRIX_TOLERANCE, ROUNDING = 200, 1e-11, 1e-14
+# What a simulation measures in each replica.
+MEASURES = ("risk", "train_risk", "class_error", "alignment", "gradient_norm")
 
 
 # ---- activations ---------------------------------------------------------------------------------
@@ -787,14 +797,12 @@ def features(
     except ValueError:
         must = f"a number or an array that broadcasts to the shape {k.shape} of kappa"
         raise _check.bad("variance", must, c) from None
-    out = np.empty((3, *k.shape))
+    out = np.empty((3, k.size))
     for one in np.unique(c):
-        here = c == one
-        if here.any():
-            found = _features(activation, k[here], math.sqrt(one))
-            for part, values in zip(out, found[:3], strict=True):
-                part[here] = values
-    return out[0], out[1], out[2]
+        here = np.ravel(c == one)
+        out[:, here] = _features(activation, np.ravel(k)[here], math.sqrt(one))[:3]
+    mu0, mu1, mustar2 = out.reshape(3, *k.shape)
+    return np.asarray(mu0), np.asarray(mu1), np.asarray(mustar2)
 
 
 def _reals(name: str, value: object) -> FloatArray:
@@ -1666,4 +1674,405 @@ def _graded(centre: float, width: float) -> list[float]:
 # ---- given weights -------------------------------------------------------------------------------
 
 
+def _unit(name: str, value: object, dim: int) -> FloatArray:
+    """Return a vector of length `dim`, normalised."""
+    vector = _check.vector(name, value, dim)
+    largest = np.abs(vector).max()
+    if largest == 0:
+        raise _check.bad(name, "other than zero", vector)
+    vector = vector / largest
+    return np.asarray(vector / np.linalg.norm(vector))
+
+
+def _rows_and_spike(
+    W: FloatArray, v: FloatArray, gamma: float, target: FloatArray
+) -> tuple[Spike, FloatArray, FloatArray]:
+    """Return the spike of given rows, the spectrum D of B B^T and U^T (1, s, eps, B zeta)."""
+    from scipy.linalg import eigh
+
+    along = W @ v
+    strength = float(along.mean())
+    bulk = W - along[:, None] * v
+    norms = np.einsum("ij,ij->i", bulk, bulk)
+    variance = float(norms.mean())
+    if variance == 0:
+        raise _check.bad("W", "of rows that are not all parallel to direction", W)
+    rest = target - gamma * v
+    length = np.linalg.norm(rest)
+    zeta = rest / length if length > ROUNDING else np.zeros_like(rest)
+    columns = np.array([np.ones(len(W)), along - strength, norms - variance, bulk @ zeta]).T
+    values, vectors = eigh(bulk @ bulk.T, overwrite_a=True, check_finite=False, driver="evd")
+    law = Spike(strength=[strength], variance=[variance], alignment=gamma)
+    return law, np.maximum(values, 0.0), vectors.T @ columns
+
+
+def from_weights(
+    problem: Problem,
+    W: ArrayLike,
+    direction: ArrayLike,
+    target_direction: ArrayLike,
+    *,
+    throw: bool = True,
+) -> ReadoutPoint:
+    """Return the errors of the readout's fit on top of a given first layer.
+
+    Parameters
+    ----------
+    problem : Problem
+        With one initial readout value. Its `lr` and `alpha0` are not used: W is what training made
+        of the first layer, by whatever steps.
+    W : (p, d) array
+        The first layer, with p = beta d rows to the nearest whole number.
+    direction : (d,) array
+        The direction v of the spike, of any length: the only one along which rows may have
+        overlaps that are not small. After one step, that of the gradient X^T (y - f0).
+    target_direction : (d,) array
+        The direction w* of the target, of any length.
+    throw : bool
+        Raise `ConvergenceError` if the iteration does not converge; otherwise return what was
+        computed.
+
+    Returns
+    -------
+    ReadoutPoint
+        For this W, averaged over the samples of the fit and the test. `strength` is the mean
+        overlap of the rows with v.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    ConvergenceError
+        If the iteration did not converge; its ``result`` holds the last iterate.
+
+    Notes
+    -----
+    Needs no assumption on the law of W beyond the one direction: neither on the spectrum of its
+    rows nor on how their norms depend on their overlaps with v. Costs one eigenvalue problem of
+    order p. Source: ``docs/papers/giant_step.md`` section 6.3.
+
+    Examples
+    --------
+    >>> import numpy as np, overparam as op
+    >>> problem = op.giant_step.Problem(alpha=2, beta=1, ridge=0.1, lr=0, alpha0=0)
+    >>> rows = np.random.default_rng(0).standard_normal((100, 100))
+    >>> W = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    >>> point = op.giant_step.from_weights(problem, W, np.ones(100), np.eye(100)[0])
+    >>> bool(0 < point.train_risk < point.risk < 0.1)
+    True
+    """
+    began = clock.perf_counter()
+    problem = _problem(problem)
+    if problem.groups > 1:
+        raise _check.bad("problem", "one with a single initial readout value", problem)
+    weights = _check.matrix("W", W, (None, None))
+    p, d = weights.shape
+    if d < 2 or p < 1 or abs(p - problem.beta * d) > 0.5 + 1e-9 * p:
+        must = "an array of shape (p, d) with d >= 2 and p = beta d to the nearest whole number"
+        raise _check.bad("W", must, weights)
+    v = _unit("direction", direction, d)
+    target = _unit("target_direction", target_direction, d)
+    throw = _check.boolean("throw", throw)
+    gamma = float(np.clip(v @ target, -1.0, 1.0))
+    law, values, columns = _rows_and_spike(weights, v, gamma, target)
+    tables = _table_arrays(problem.activation, problem.target, law)
+    kappa, weight = tables["kappa"], tables["weight"]
+    mu0, mu1, residual, curvature = (
+        tables[name][0] for name in ("mean", "linear", "residual", "curvature")
+    )
+    h, h1, hh = tables["target"], tables["target_linear"], tables["target_second"]
+    R = problem.alpha * d / p
+    shapes = np.array([mu1**2, residual])
+    powers = np.array([values, np.ones(p)])
+
+    # (V1h, V2h) = R E[shapes/(1 + V)] and V = shapes . mean(powers/S) with S = ridge + V2h + V1h D.
+    hats, change, iterations, last = R * shapes @ weight, math.inf, 0, math.inf
+    while iterations < MATRIX_ITERATIONS:
+        iterations += 1
+        S = problem.ridge + hats[1] + hats[0] * values
+        Vk = (powers / S).mean(axis=1) @ shapes
+        image = R * shapes @ (weight / (1 + Vk))
+        hatted = (R * shapes * (weight / (1 + Vk) ** 2)) @ shapes.T
+        slope = hatted @ ((powers / S**2) @ powers.T / p)
+        newton = hats + np.linalg.solve(np.eye(2) - slope, image - hats)
+        change = float(np.abs(image - hats).max() / image.max()) if image.max() > 0 else 0.0
+        if change < ROUNDING or (change < MATRIX_TOLERANCE and change >= last):
+            break
+        last = change
+        hats = newton if (newton >= 0).all() and (newton <= R * shapes @ weight).all() else image
+    converged = change < MATRIX_TOLERANCE
+
+    damped = weight / (1 + Vk)
+    K = columns.T @ (columns / S[:, None])
+    F = np.array([mu0, kappa * mu1, curvature])
+    G, epsi = (F * damped) @ F.T, float(damped @ (mu1 * h1))
+    source = K[:3, :3] @ (F @ (damped * h)) + K[:3, 3] * epsi
+    th = np.linalg.solve(np.eye(3) + R * K[:3, :3] @ G, R * source)
+    mean = th @ F
+    e = np.append(F @ (damped * (h - mean)), epsi)
+    psi = R * float(K[3] @ e)
+    a = R * (columns @ e) / S
+    base = hh + problem.noise_var + mean**2 - 2 * mean * h - 2 * psi * mu1 * h1
+    response = (powers / S**2) @ powers.T / p
+    squared = R * weight / (1 + Vk) ** 2
+    start = response @ (shapes @ (squared * base)) + powers @ a**2
+    q = np.linalg.solve(np.eye(2) - response @ ((shapes * squared) @ shapes.T), start)
+    E2 = base + q @ shapes
+    V = (powers / S).mean(axis=1)
+    result = ReadoutPoint(
+        problem=problem,
+        inputs={"dim": d, "width": p},
+        method="weights",
+        status=Status.SUCCESS if converged else Status.NOT_CONVERGED,
+        stats={
+            "seconds": clock.perf_counter() - began,
+            "steps": iterations,
+            "threads": 1,
+            "residual": change,
+        },
+        origin=make_origin(),
+        risk=float(weight @ E2) - problem.noise_var,
+        train_risk=float(weight @ (E2 / (1 + Vk) ** 2)),
+        class_error=math.nan,
+        alignment=gamma,
+        strength=law.strength,
+        m=th[:1],
+        theta=th[1:2],
+        psi=np.array([psi]),
+        Q1=q[:1, None],
+        q2=q[1:],
+        V1=V[:1, None],
+        V2=V[1:],
+    )
+    return conclude(result, throw)
+
+
 # ---- simulation ----------------------------------------------------------------------------------
+
+
+def _table(activation: Function, radius: float) -> _core.GiantFunction:
+    """Return the table of a function, on a lattice that reaches to plus and minus `radius`."""
+    half = math.ceil(radius / LATTICE)
+    x = LATTICE * np.arange(-half, half + 1, dtype=np.float64)
+    return _core.GiantFunction(_evaluate(activation, x), _evaluate(activation, x, "df"), LATTICE)
+
+
+def _core_function(activation: Activation, radius: float) -> _core.GiantFunction:
+    if isinstance(activation, Function):
+        return _table(activation, radius)
+    return _core.GiantFunction(activation)
+
+
+def _size(name: str, ratio: float, dim: int) -> int:
+    """Return ratio * dim to the nearest whole number, at least 1."""
+    count = math.floor(ratio * dim + 0.5)
+    if count < 1:
+        raise _check.bad("dim", f"large enough that {name} dim rounds to 1 or more", dim)
+    return count
+
+
+def _group_sizes(problem: Problem, width: int) -> list[int]:
+    """Return the numbers of units of the groups, by largest remainder; the first of equal ones."""
+    shares = width * np.array(problem.readout_fractions)
+    sizes = np.floor(shares).astype(int)
+    largest = np.argsort(sizes - shares, kind="stable")
+    sizes[largest[: width - sizes.sum()]] += 1
+    return [int(size) for size in sizes]
+
+
+def simulate(
+    problem: Problem,
+    *,
+    dim: int,
+    model: str = "one_step",
+    spike: Spike | None = None,
+    replicas: int = 1,
+    seed: int | np.random.SeedSequence | None = 0,
+    test_samples: int = 4000,
+    threads: int | None = None,
+    throw: bool = True,
+    progress: bool | Callable[[float], object] = False,
+    checkpoint: PathLike | None = None,
+) -> ReadoutPoint:
+    """Train networks: the gradient step, then the ridge regression of the readout.
+
+    Parameters
+    ----------
+    problem : Problem
+        The numbers of samples n and n0 and the width p are alpha, alpha0 and beta times `dim`,
+        rounded to the nearest whole number; the sizes of the groups are rounded by largest
+        remainder.
+    dim : int
+        Input dimension d.
+    model : {"one_step", "spiked"}
+        The first layer after a real gradient step, or spiked random features: rows sqrt(c_g) w +
+        r_g v with w uniform on the unit sphere, without any step.
+    spike : Spike, optional
+        Of the spiked model; default ``spike(problem)``.
+    replicas : int
+        Independent networks. The first r do not depend on how many there are.
+    seed : int, SeedSequence or None
+        None draws fresh entropy; what was used is in ``origin``.
+    test_samples : int
+        Fresh inputs on which the risk is measured.
+    threads : int, optional
+        Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
+        result depends on it.
+    throw : bool
+        Raise `ConvergenceError` if the regression fails in all replicas; otherwise return what was
+        computed.
+    progress : bool or callable
+        Show a bar, or call with the fraction done.
+    checkpoint : path, optional
+        A file from which the same call continues after an interruption, to the same bits.
+
+    Returns
+    -------
+    ReadoutPoint
+        With the replica axis first and no order parameters; after an interruption, of the finished
+        replicas. `strength` and `alignment` are those
+        measured: lr A_g h1 |g| and the overlap of g and the target's direction, with g = X^T (y -
+        f0)/n0; without a step both are 0, and with the spiked model they are those of the spike. A
+        replica whose weights are not finite, or whose regression cannot be solved in double
+        precision, counts as diverged.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; if `alpha0` is infinite with the one-step model; if
+        `spike` is given with it.
+    MemoryError
+        If the run would need more memory than is free.
+    ConvergenceError
+        If all replicas failed; its ``result`` holds what was measured.
+
+    Notes
+    -----
+    Samples of the step, of the regression and of the test are all fresh. The target's direction is
+    the first axis, which changes no law. Costs 4 n0 p d + 2 (n + test_samples) p d + n p min(n, p)
+    operations for each replica. A `Function` is evaluated once, in a table of spacing 1/256 with
+    its values and slopes, and interpolated by cubics: for a smooth one to (1/256)^4/384 of its
+    fourth derivative. Source: ``docs/papers/giant_step.md`` section 1.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1.5, beta=1.0, ridge=0.1, lr=3.0, alpha0=2.0, target="sin"
+    ... )
+    >>> op.giant_step.simulate(problem, dim=50, replicas=3, test_samples=500).risk.shape
+    (3,)
+    """
+    problem = _problem(problem)
+    dim = _check.integer("dim", dim, minimum=2)
+    model = _check.choice("model", model, MODELS)
+    replicas = _check.replicas(replicas)
+    sequence = _check.seed_sequence(seed)
+    test_samples = _check.integer("test_samples", test_samples, minimum=1)
+    workers = _check.threads(threads)
+    throw = _check.boolean("throw", throw)
+    spiked = model == "spiked"
+    if spike is not None and not spiked:
+        raise _check.bad("spike", 'None unless model="spiked"', spike)
+    if not spiked and math.isinf(problem.alpha0):
+        raise _check.bad("alpha0", 'finite with model="one_step"', problem.alpha0)
+    # A network with a step has neither of the two before it.
+    law = _regime(problem if spiked else problem.replace(lr=0.0), spike, None).spike
+    samples = _size("alpha", problem.alpha, dim)
+    width = _size("beta", problem.beta, dim)
+    stepping = problem.has_step and not spiked
+    first = _size("alpha0", problem.alpha0, dim) if stepping else 0
+    groups = _group_sizes(problem, width)
+    scale = problem.lr * moments(problem.activation).h1 * np.array(problem.readout_values)
+    _blas.load()
+
+    def room_of(radius: float) -> _core.GiantSimulation:
+        experiment = _core.GiantExperiment(
+            dim=dim,
+            width=width,
+            samples=samples,
+            first_samples=first,
+            test_samples=test_samples,
+            group=groups,
+            readout=problem.readout_values,
+            lr=problem.lr,
+            ridge=problem.ridge,
+            noise_var=problem.noise_var,
+            spiked=spiked,
+            strength=law.strength,
+            variance=law.variance,
+            alignment=law.alignment,
+            activation=_core_function(problem.activation, radius),
+            target=_core_function(problem.target, radius),
+            seed=_check.seed_word(sequence),
+        )
+        return _core.GiantSimulation(experiment)
+
+    radius = FIRST_RADIUS
+    room = room_of(radius)
+    _check.memory(
+        min(replicas, room.together(workers)) * room.memory + 8.0 * len(MEASURES) * replicas,
+        "first layers, features and their Gram matrices",
+        "replicas, dim, alpha or beta",
+    )
+    arrays: dict[str, NDArray[Any]] = {"measures": np.full((replicas, len(MEASURES)), np.nan)}
+
+    def advance(done: int, budget: int) -> int:
+        nonlocal radius, room
+        while True:
+            with _blas.one_thread():
+                room.advance(done, budget, arrays["measures"], workers)
+            if room.largest < radius:
+                return budget
+            if room.largest >= LARGEST_RADIUS:
+                must = f"a built-in one where its argument exceeds {LARGEST_RADIUS:g}, as here"
+                raise _check.bad("activation", must, problem.activation)
+            # The same again, with longer tables.
+            while radius <= room.largest:
+                radius *= 2
+            room = room_of(radius)
+
+    def build(status: Status, stats: dict[str, float]) -> ReadoutPoint:
+        finished = int(stats["steps"]) // room.units
+        measured = dict(zip(MEASURES, arrays["measures"][:finished].T, strict=True))
+        strength = measured["gradient_norm"][:, None] * scale
+        if spiked:
+            strength = np.tile(law.strength, (finished, 1))
+        sizes = {"samples": samples, "width": width, "first_samples": first}
+        return ReadoutPoint(
+            problem=problem,
+            inputs={"dim": dim, "test_samples": test_samples},
+            method=model,
+            status=status,
+            stats={**stats, **sizes, "steps": finished, "threads": workers},
+            origin=make_origin(sequence),
+            diverged=np.isnan(measured["risk"]),
+            risk=measured["risk"],
+            train_risk=measured["train_risk"],
+            class_error=measured["class_error"],
+            alignment=measured["alignment"],
+            strength=strength,
+        )
+
+    identity = _run.fingerprint(
+        problem,
+        function="giant_step.simulate",
+        dim=dim,
+        model=model,
+        strength=law.strength,
+        variance=law.variance,
+        alignment=law.alignment,
+        replicas=replicas,
+        seed=sequence,
+        test_samples=test_samples,
+    )
+    result = _run.drive(
+        replicas * room.units,
+        arrays,
+        advance,
+        build,
+        progress=progress,
+        label="giant_step.simulate",
+        checkpoint=_run.Checkpoint(checkpoint, identity),
+    )
+    return conclude(result, throw)
