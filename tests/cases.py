@@ -688,6 +688,7 @@ def giant_step_room() -> Room:
     )
     groups = problem.replace(readout_values=[1.0, -0.5], readout_fractions=[0.4, 0.6])
     spike = giant_step.Spike(strength=[1.2], variance=[1.1], alignment=0.9)
+    three = giant_step.Spike(strength=np.ones(3), variance=np.ones(3), alignment=0.9)
     W = np.cos(1.0 + np.arange(24.0 * 30).reshape(30, 24) ** 1.5) / 5
     wide = problem.replace(beta=1.25)
     run = {"problem": problem, "dim": 20, "test_samples": 50, "replicas": 3, "seed": 5}
@@ -736,7 +737,7 @@ def giant_step_room() -> Room:
             "activation": name,
             "kappa": [("1", TypeError), (math.nan, ValueError), ([1.0, math.inf], ValueError)],
             "variance": [("1", TypeError), (0.0, ValueError), ([1.0, -1.0], ValueError)],
-            "spike": [(1.0, TypeError), (giant_step.spike(groups), ValueError)],
+            "spike": [(1.0, TypeError), (three, ValueError)],
             "width": [*number, (0.0, ValueError)],
             "small_step": number,
             "modes_dim": [*count, (None, TypeError)],

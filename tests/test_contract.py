@@ -226,7 +226,7 @@ def test_theory_and_simulation_start_at_the_start(room):
 @over_the_rooms
 def test_theory_and_simulation_return_the_same_type(room):
     trajectories = [call() for call in (*room.theories.values(), *room.simulations.values())]
-    assert len({type(result) for result in trajectories}) == 1
+    assert len({type(result) for result in trajectories}) <= 1
     for result in trajectories:
         assert isinstance(result, Trajectory)
         assert result.time_label != "t"

@@ -1248,6 +1248,7 @@ def solve(
             raise _check.bad("width", 'None unless loss is "square"', width)
     modes_dim = _check.integer("modes_dim", modes_dim, minimum=2)
     sequence = _check.seed_sequence(seed)
+    throw = _check.boolean("throw", throw)
     regime = _regime(problem, spike, small_step)
     if regime.name != "giant step" or loss == "logistic":
         method = "isotropic"
@@ -1299,7 +1300,7 @@ def solve(
                 "nodes": tables.nodes,
                 "modes": modes.count,
             },
-            origin=make_origin(),
+            origin=make_origin(sequence),
             alignment=regime.spike.alignment,
             strength=regime.spike.strength,
             **{name: getattr(found, name) for name in READOUT_FIELDS},
@@ -1758,7 +1759,7 @@ def from_weights(
     >>> rows = np.random.default_rng(0).standard_normal((100, 100))
     >>> W = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     >>> point = op.giant_step.from_weights(problem, W, np.ones(100), np.eye(100)[0])
-    >>> bool(0 < point.train_risk < point.risk < 0.1)
+    >>> bool(0 < point.train_risk < point.risk < op.giant_step.moments("tanh").second)
     True
     """
     began = clock.perf_counter()
@@ -1972,12 +1973,12 @@ def simulate(
     workers = _check.threads(threads)
     throw = _check.boolean("throw", throw)
     spiked = model == "spiked"
-    if spike is not None and not spiked:
-        raise _check.bad("spike", 'None unless model="spiked"', spike)
     if not spiked and math.isinf(problem.alpha0):
         raise _check.bad("alpha0", 'finite with model="one_step"', problem.alpha0)
     # A network with a step has neither of the two before it.
     law = _regime(problem if spiked else problem.replace(lr=0.0), spike, None).spike
+    if spike is not None and not spiked:
+        raise _check.bad("spike", 'None unless model="spiked"', spike)
     samples = _size("alpha", problem.alpha, dim)
     width = _size("beta", problem.beta, dim)
     stepping = problem.has_step and not spiked
