@@ -1005,8 +1005,9 @@ def _step_modes(
     )
 
 
+@functools.lru_cache(maxsize=16)
 def _sampled_modes(
-    problem: Problem, offset: float, modes_dim: int, sequence: np.random.SeedSequence
+    problem: Problem, offset: float, modes_dim: int, seed_word: int
 ) -> _core.GiantModes:
     """Return the measure of one sample of the first step, for one group.
 
@@ -1019,7 +1020,7 @@ def _sampled_modes(
     student = _moments(problem.activation)
     e = problem.lr * problem.readout_values[0]
     samples = max(math.floor(problem.alpha0 * modes_dim + 0.5), 1)
-    rng = np.random.default_rng(sequence)
+    rng = np.random.default_rng(seed_word)
     gradient = np.zeros(modes_dim)
     first = np.zeros((modes_dim, modes_dim))
     second = np.zeros((modes_dim, modes_dim))
@@ -1080,6 +1081,11 @@ def _endless_modes(problem: Problem, offset: float) -> _core.GiantModes:
     )
 
 
+def _is_sampled(problem: Problem) -> bool:
+    """Return whether the bulk's spectrum after a step is that of a sample."""
+    return _moments(problem.activation).h2 != 0 and not math.isinf(problem.alpha0)
+
+
 def _modes(
     problem: Problem,
     spike: Spike,
@@ -1093,16 +1099,17 @@ def _modes(
     otherwise.
     """
     student = _moments(problem.activation)
-    if abs(student.h2) > MOMENT_ROUNDING:
+    if student.h2 != 0:
         if problem.groups > 1:
             must = (
                 '"isotropic" for several readout values and an activation whose E[z s\'(z)] is '
                 f"not zero (it is {student.h2:.4g})"
             )
             raise _check.bad("method", must, method)
-        if math.isinf(problem.alpha0):
+        if not _is_sampled(problem):
             return _endless_modes(problem, spike.offset)
-        return _sampled_modes(problem, spike.offset, modes_dim, sequence)
+        step = problem.replace(alpha=1.0, beta=1.0, ridge=1.0)  # all that the sample depends on
+        return _sampled_modes(step, spike.offset, modes_dim, _check.seed_word(sequence))
     values = np.array(problem.readout_values)
     spread = (problem.lr * values) ** 2 * student.rest / problem.alpha0
     if not spread.any():
@@ -1243,6 +1250,7 @@ def solve(
         modes = _isotropic_modes(regime.spike)
     else:
         modes = _modes(problem, regime.spike, method, modes_dim, sequence)
+    sampled = method != "isotropic" and _is_sampled(problem)
     norm_slope = np.zeros(problem.groups)
     if method == "corrected":
         h3 = _moments(problem.activation).h3
@@ -1279,7 +1287,7 @@ def solve(
                 "nodes": tables.nodes,
                 "modes": modes.count,
             },
-            origin=make_origin(),
+            origin=make_origin(sequence if sampled else None),
             alignment=regime.spike.alignment,
             strength=regime.spike.strength,
             **{name: getattr(found, name) for name in READOUT_FIELDS},
