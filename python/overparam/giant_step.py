@@ -1241,9 +1241,10 @@ def solve(
     if loss == "logistic":
         if problem.groups > 1:
             raise _check.bad("loss", '"square" for several readout values', loss)
-        tables, law = _sign_problem(
+        arrays, law = _sign_problem(
             problem.activation, problem.target, regime.spike, problem.noise_var
         )
+        tables = _core.GiantTables(**arrays)
     else:
         tables = _tables(problem.activation, problem.target, regime.spike)
     if method == "isotropic":
@@ -1270,7 +1271,9 @@ def solve(
         found = _core.giant_logistic(
             tables, regime.spike.variance[0], regime.spike.alignment, law, setting
         )
+        class_error = _sign_error(problem, regime.spike, found)
     else:
+        class_error = math.nan
         found = _core.giant_square(tables, modes, setting)
     return conclude(
         ReadoutPoint(
@@ -1290,6 +1293,7 @@ def solve(
             origin=make_origin(sequence if sampled else None),
             alignment=regime.spike.alignment,
             strength=regime.spike.strength,
+            class_error=class_error,
             **{name: getattr(found, name) for name in READOUT_FIELDS},
         ),
         throw,
@@ -1299,7 +1303,6 @@ def solve(
 READOUT_FIELDS = (
     "risk",
     "train_risk",
-    "class_error",
     "m",
     "theta",
     "psi",
@@ -1601,13 +1604,20 @@ def _probability(target: Activation, noise_var: float, u: FloatArray) -> FloatAr
 
 @functools.lru_cache(maxsize=64)
 def _sign_problem(
-    activation: Activation, target: Activation, spike: Spike, noise_var: float
-) -> tuple[_core.GiantTables, _core.GiantSignLaw]:
-    """Return the tables of a student, and the law of the signs of the target with noise."""
+    activation: Activation,
+    target: Activation,
+    spike: Spike,
+    noise_var: float,
+    more: tuple[float, ...] = (),
+) -> tuple[dict[str, FloatArray], _core.GiantSignLaw]:
+    """Return the tables of a student, and the law of the signs of the target with noise.
+
+    Panels of the nodes kappa have `more` ends than these take.
+    """
     changes, _, slope = _zeros(target, 0.0)
     slope = slope[: len(changes)]
-    ends = np.concatenate([[-LABEL_RANGE], changes, [LABEL_RANGE]])
-    sign = np.sign(_evaluate(target, 0.5 * (ends[:-1] + ends[1:])))
+    bounds = np.concatenate([[-LABEL_RANGE], changes, [LABEL_RANGE]])
+    sign = np.sign(_evaluate(target, 0.5 * (bounds[:-1] + bounds[1:])))
     if noise_var == 0 and not sign.all():
         name = target if isinstance(target, str) else target.name
         must = "different from 0 but at single points where labels are its signs without noise"
@@ -1619,11 +1629,11 @@ def _sign_problem(
     rho = math.sqrt((1 - gamma) * (1 + gamma))
 
     # Nodes of kappa: labels turn at changes/gamma, over a width of rho/gamma or that of the noise.
-    more = []
+    ends = list(more)
     if gamma != 0:
         for change, width in zip(changes.tolist(), widths.tolist(), strict=True):
-            more += _graded(change / gamma, math.hypot(rho, width) / abs(gamma))
-    arrays = _table_arrays(activation, target, spike, more)
+            ends += _graded(change / gamma, math.hypot(rho, width) / abs(gamma))
+    arrays = _table_arrays(activation, target, spike, ends)
     certain = np.zeros(0)
     if rho == 0:
         certain = _probability(target, noise_var, gamma * arrays["kappa"])
@@ -1646,7 +1656,23 @@ def _sign_problem(
         rest=rest,
         certain=certain,
     )
-    return _core.GiantTables(**arrays), law
+    return arrays, law
+
+
+def _sign_error(problem: Problem, spike: Spike, found: _core.GiantReadout) -> float:
+    """Return the probability of a wrong sign, on panels that split where the mean output does."""
+    of = (problem.activation, problem.target, spike, problem.noise_var)
+    arrays, _ = _sign_problem(*of)
+    kappa, mu1 = arrays["kappa"], arrays["linear"][0]
+    mean = found.m[0] * arrays["mean"][0] + found.theta[0] * kappa * mu1
+    deviation = np.sqrt(mu1**2 * found.Q1[0, 0] + arrays["residual"][0] * found.q2[0])
+    ends: list[float] = []
+    for i in np.nonzero(mean[1:] * mean[:-1] <= 0)[0].tolist():
+        slope = (mean[i + 1] - mean[i]) / (kappa[i + 1] - kappa[i])
+        if slope != 0:
+            ends += _graded(kappa[i] - mean[i] / slope, float(deviation[i] / abs(slope)))
+    arrays, law = _sign_problem.__wrapped__(*of, tuple(ends))
+    return _core.giant_sign_error(_core.GiantTables(**arrays), spike.alignment, law, found)
 
 
 def _graded(centre: float, width: float) -> list[float]:
