@@ -58,6 +58,8 @@ LOSSES = ("square", "logistic")
 
 # Fractions of the readout values sum to one within this.
 FRACTION_TOLERANCE = 1e-9
+# Moments contain squared derivatives, so that their lattice is finer: that of this deviation.
+MOMENT_DEVIATION = 0.2
 # Hermite moments below this are zero.
 MOMENT_ROUNDING = 1e-12
 
@@ -180,8 +182,10 @@ def _evaluate(activation: Activation, x: FloatArray, name: str = "f") -> FloatAr
         return np.asarray(getattr(BUILT_IN[activation], name)(x), dtype=np.float64)
     values = np.asarray(getattr(activation, name)(x.copy()))
     if values.shape != x.shape:
-        what = f"for the Function {activation.name!r}, values of the shape {x.shape} of its input"
-        raise _check.bad(name, what, f"of shape {values.shape}")
+        raise ValueError(
+            f"{name} of the Function {activation.name!r} must return an array of the shape "
+            f"{x.shape} of its input, but was of shape {values.shape}"
+        )
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         raise _check.bad(name, f"finite and real for the Function {activation.name!r}", values)
     return values.astype(np.float64)
@@ -326,6 +330,11 @@ class Problem(BaseProblem):
         -------
         dict
             ``{"room": ..., name: value, ...}``; `from_dict` is the inverse.
+
+        Raises
+        ------
+        ValueError
+            By `from_dict`, if no function of that name was created.
 
         Notes
         -----
@@ -574,7 +583,7 @@ def _moments(activation: Activation) -> HermiteMoments:
         second = mean**2 + h1**2 + h2**2 / 2 + h3**2 / 6
         return HermiteMoments(mean=mean, second=second, h1=h1, h2=h2, h3=h3, rest=h3**2 / 2)
     total = np.zeros(6)
-    for coefficient, z in _lattices(activation, -REACH, REACH, 1.0):
+    for coefficient, z in _lattices(activation, -REACH, REACH, MOMENT_DEVIATION):
         weight = np.exp(-z * z / 2)
         weight *= coefficient / weight.sum()
         s, ds = _evaluate(activation, z), _evaluate(activation, z, "df")
@@ -696,7 +705,7 @@ def _lattices(
     midpoints, to which kinks at integers add even powers of the step, is extrapolated.
     """
     if isinstance(activation, str):
-        steps = [(1.0, min(0.28, 0.55 * deviation))]
+        steps = [(1.0, min(0.25, 0.5 * deviation))]
     else:
         step = 1 / math.ceil(max(16.0, 8 / deviation))
         steps = [(1 / 45, step), (-20 / 45, step / 2), (64 / 45, step / 4)]
@@ -1048,19 +1057,22 @@ def _sampled_modes(
     z /= np.linalg.norm(z)
     along, teacher = vectors.T @ v, vectors.T @ z
     return _core.GiantModes(
-        weight=np.full(modes_dim, 1 / modes_dim),
-        covariance=eigenvalues[None],
-        along=along**2,
-        across=along * teacher,
-        orthogonal=teacher**2,
+        weight=[1 / modes_dim] * modes_dim,
+        covariance=[eigenvalues.tolist()],
+        along=(along**2).tolist(),
+        across=(along * teacher).tolist(),
+        orthogonal=(teacher**2).tolist(),
     )
 
 
 def _isotropic_modes(spike: Spike) -> _core.GiantModes:
     """Return the measure of rows without a preferred direction."""
-    one, none = np.ones(1), np.zeros(1)
     return _core.GiantModes(
-        weight=one, covariance=spike.variance[:, None], along=one, across=none, orthogonal=one
+        weight=[1],
+        covariance=spike.variance[:, None].tolist(),
+        along=[1],
+        across=[0],
+        orthogonal=[1],
     )
 
 
@@ -1073,11 +1085,11 @@ def _endless_modes(problem: Problem, offset: float) -> _core.GiantModes:
     slope = problem.lr * problem.readout_values[0] * _moments(problem.activation).h2
     root = 1 + slope * (target.mean - offset)
     return _core.GiantModes(
-        weight=np.array([1.0, 0.0]),
-        covariance=np.array([[root, root + slope * target.h2]]) ** 2,
-        along=np.array([0.0, 1.0]),
-        across=np.zeros(2),
-        orthogonal=np.array([1.0, 0.0]),
+        weight=[1.0, 0.0],
+        covariance=[[root**2, (root + slope * target.h2) ** 2]],
+        along=[0.0, 1.0],
+        across=[0.0, 0.0],
+        orthogonal=[1.0, 0.0],
     )
 
 
@@ -1135,8 +1147,8 @@ def _regime(problem: Problem, spike: Spike | None, small_step: float | None) -> 
         if not isinstance(spike, Spike):
             raise _check.bad("spike", "an overparam.giant_step.Spike or None", spike, TypeError)
         if len(spike.strength) != problem.groups:
-            must = f"of {problem.groups} groups, as the problem"
-            raise _check.bad("spike", must, f"of {len(spike.strength)}")
+            must = f"of as many groups as the problem ({problem.groups})"
+            raise _check.bad("spike", must, spike)
     none = np.zeros(problem.groups)
     if small_step is not None:
         alignment = _gradient(problem).alignment if spike is None else spike.alignment
@@ -1453,9 +1465,9 @@ def _best(risk: Callable[[float], float], bounds: tuple[float, float]) -> tuple[
         else:
             a, x = x, y
             y = b - golden * (b - a)
-    for bound in (low, high):
-        if min(abs(a - bound), abs(b - bound)) < BRACKET and f(bound) <= min(f(x), f(y)):
-            return math.exp(bound), True
+    for end, bound in zip((low, high), bounds, strict=True):
+        if min(abs(a - end), abs(b - end)) < BRACKET and f(end) <= min(f(x), f(y)):
+            return bound, True
     x = (a + b) / 2
     for _ in range(3):  # Newton's method with differences of fourth order
         h = min(DIFFERENCE, (x - low) / 2, (high - x) / 2)
