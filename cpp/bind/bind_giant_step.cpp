@@ -224,6 +224,8 @@ void bind_signs(py::module_& m) {
         },
         py::arg("tables"), py::arg("variance"), py::arg("alignment"), py::arg("law"),
         py::arg("setting"), py::call_guard<py::gil_scoped_release>());
+    m.def("giant_sign_error", &giant::sign_error, py::arg("tables"), py::arg("alignment"),
+          py::arg("law"), py::arg("readout"), py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace

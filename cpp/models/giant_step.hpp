@@ -118,8 +118,13 @@ struct SignLaw {
 enum class SignLoss { LOGISTIC, SQUARE };
 
 // One group of rows without a preferred direction, of the given variance; train_risk is the mean
-// loss, that of squares with a factor 1/2. Only the student's part of the tables is used.
+// loss, that of squares with a factor 1/2, class_error NaN. Only the student's part of the tables
+// is used.
 Readout solve_signs(const Tables& tables, double variance, double alignment, const SignLaw& law,
                     const Setting& setting, SignLoss loss);
 
+// Probability that the solution's output has another sign than the label; the tables may be others,
+// with nodes where the mean output changes its sign.
+double sign_error(const Tables& tables, double alignment, const SignLaw& law,
+                  const Readout& readout);
 }  // namespace overparam::giant_step

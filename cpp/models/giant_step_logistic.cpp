@@ -209,6 +209,41 @@ class Solver {
         return result(now, status);
     }
 
+    // Probability that the output has the other sign than the label: panels on either side of 0.
+    double class_error(const Readout& found) const {
+        Unknowns u;
+        u << std::log(found.V1[0]), std::log(found.V2[0]),
+            std::log(found.Q1[0] - found.psi[0] * found.psi[0]), std::log(found.q2[0]), found.m[0],
+            found.theta[0], found.psi[0];
+        static const Quadrature legendre = gauss_legendre(PANEL_NODES);
+        const Eigen::Map<const ArrayXd> nodes(legendre.nodes.data(), PANEL_NODES);
+        const Eigen::Map<const ArrayXd> weights(legendre.weights.data(), PANEL_NODES);
+        double error = 0.0;
+        for (std::size_t k = 0; k < tables_.kappa.size(); ++k) {
+            const Output o = output(u, k);
+            const double tau = std::sqrt((1.0 - o.correlation) * (1.0 + o.correlation));
+            const double longest = std::clamp(2.0 * tau / std::abs(o.correlation), 0.05, 1.5);
+            const double zero = std::clamp(-o.centre / o.deviation, -NORMAL_RANGE, NORMAL_RANGE);
+            for (const double side : {-1.0, 1.0}) {
+                const double length = NORMAL_RANGE - side * zero;
+                const Index panels = static_cast<Index>(std::ceil(length / longest));
+                ArrayXd x(panels * PANEL_NODES), weight(panels * PANEL_NODES), p, e;
+                const double panel = length / static_cast<double>(panels);
+                for (Index i = 0; i < panels; ++i) {
+                    const auto here = Eigen::seqN(i * PANEL_NODES, PANEL_NODES);
+                    x(here) = zero + side * panel * (static_cast<double>(i) + nodes);
+                    weight(here) = panel * weights;
+                }
+                if (panels == 0) continue;
+                label_.at(tables_.kappa[k], certain(k), o.correlation * x, tau, p, e);
+                weight *= (-0.5 * x.square()).exp() / std::sqrt(2.0 * PI);
+                if (side > 0.0) p = 1.0 - p;
+                error += tables_.weight[k] * (weight * p).sum();
+            }
+        }
+        return error;
+    }
+
   private:
     // Unknowns, and the change of one iteration.
     struct State {
@@ -433,43 +468,12 @@ class Solver {
         return false;
     }
 
-    // Probability that the output has the other sign than the label: panels on either side of 0.
-    double class_error(const Unknowns& u) const {
-        static const Quadrature legendre = gauss_legendre(PANEL_NODES);
-        const Eigen::Map<const ArrayXd> nodes(legendre.nodes.data(), PANEL_NODES);
-        const Eigen::Map<const ArrayXd> weights(legendre.weights.data(), PANEL_NODES);
-        double error = 0.0;
-        for (std::size_t k = 0; k < tables_.kappa.size(); ++k) {
-            const Output o = output(u, k);
-            const double tau = std::sqrt((1.0 - o.correlation) * (1.0 + o.correlation));
-            const double longest = std::clamp(2.0 * tau / std::abs(o.correlation), 0.05, 1.5);
-            const double zero = std::clamp(-o.centre / o.deviation, -NORMAL_RANGE, NORMAL_RANGE);
-            for (const double side : {-1.0, 1.0}) {
-                const double length = NORMAL_RANGE - side * zero;
-                const Index panels = static_cast<Index>(std::ceil(length / longest));
-                ArrayXd x(panels * PANEL_NODES), weight(panels * PANEL_NODES), p, e;
-                const double panel = length / static_cast<double>(panels);
-                for (Index i = 0; i < panels; ++i) {
-                    const auto here = Eigen::seqN(i * PANEL_NODES, PANEL_NODES);
-                    x(here) = zero + side * panel * (static_cast<double>(i) + nodes);
-                    weight(here) = panel * weights;
-                }
-                if (panels == 0) continue;
-                label_.at(tables_.kappa[k], certain(k), o.correlation * x, tau, p, e);
-                weight *= (-0.5 * x.square()).exp() / std::sqrt(2.0 * PI);
-                if (side > 0.0) p = 1.0 - p;
-                error += tables_.weight[k] * (weight * p).sum();
-            }
-        }
-        return error;
-    }
-
     Readout result(const State& state, Status status) {
         const Unknowns& u = state.u;
         Readout out{};
         out.risk = std::numeric_limits<double>::quiet_NaN();
         out.train_risk = averages(u).loss;
-        out.class_error = class_error(u);
+        out.class_error = std::numeric_limits<double>::quiet_NaN();
         out.m = {u[M]};
         out.theta = {u[THETA]};
         out.psi = {u[PSI]};
@@ -487,7 +491,7 @@ class Solver {
     double c_;
     LabelAverage label_;
     const SignLaw& law_;
-    const Setting& setting_;
+    Setting setting_;
     std::vector<Point> points_;
     std::map<int, Line> lines_;
     bool has_mean_;
@@ -502,6 +506,11 @@ Readout solve_signs(const Tables& tables, double variance, double alignment, con
     if (loss == SignLoss::SQUARE)
         return Solver<Square>(tables, variance, alignment, law, setting).solve();
     return Solver<Logistic>(tables, variance, alignment, law, setting).solve();
+}
+
+double sign_error(const Tables& tables, double alignment, const SignLaw& law,
+                  const Readout& readout) {
+    return Solver<Logistic>(tables, 1.0, alignment, law, Setting{}).class_error(readout);
 }
 
 }  // namespace overparam::giant_step

@@ -1022,8 +1022,9 @@ def _step_modes(
     )
 
 
+@functools.lru_cache(maxsize=16)
 def _sampled_modes(
-    problem: Problem, offset: float, modes_dim: int, sequence: np.random.SeedSequence
+    problem: Problem, offset: float, modes_dim: int, seed_word: int
 ) -> _core.GiantModes:
     """Return the measure of one sample of the first step, for one group.
 
@@ -1036,7 +1037,7 @@ def _sampled_modes(
     student = _moments(problem.activation)
     e = problem.lr * problem.readout_values[0]
     samples = max(math.floor(problem.alpha0 * modes_dim + 0.5), 1)
-    rng = np.random.default_rng(sequence)
+    rng = np.random.default_rng(seed_word)
     gradient = np.zeros(modes_dim)
     first = np.zeros((modes_dim, modes_dim))
     second = np.zeros((modes_dim, modes_dim))
@@ -1100,6 +1101,11 @@ def _endless_modes(problem: Problem, offset: float) -> _core.GiantModes:
     )
 
 
+def _is_sampled(problem: Problem) -> bool:
+    """Return whether the bulk's spectrum after a step is that of a sample."""
+    return _moments(problem.activation).h2 != 0 and not math.isinf(problem.alpha0)
+
+
 def _modes(
     problem: Problem,
     spike: Spike,
@@ -1113,16 +1119,17 @@ def _modes(
     otherwise.
     """
     student = _moments(problem.activation)
-    if abs(student.h2) > MOMENT_ROUNDING:
+    if student.h2 != 0:
         if problem.groups > 1:
             must = (
                 '"isotropic" for several readout values and an activation whose E[z s\'(z)] is '
                 f"not zero (it is {student.h2:.4g})"
             )
             raise _check.bad("method", must, method)
-        if math.isinf(problem.alpha0):
+        if not _is_sampled(problem):
             return _endless_modes(problem, spike.offset)
-        return _sampled_modes(problem, spike.offset, modes_dim, sequence)
+        step = problem.replace(alpha=1.0, beta=1.0, ridge=1.0)  # all that the sample depends on
+        return _sampled_modes(step, spike.offset, modes_dim, _check.seed_word(sequence))
     values = np.array(problem.readout_values)
     spread = (problem.lr * values) ** 2 * student.rest / problem.alpha0
     if not spread.any():
@@ -1255,15 +1262,17 @@ def solve(
     if loss == "logistic":
         if problem.groups > 1:
             raise _check.bad("loss", '"square" for several readout values', loss)
-        tables, law = _sign_problem(
+        arrays, law = _sign_problem(
             problem.activation, problem.target, regime.spike, problem.noise_var
         )
+        tables = _core.GiantTables(**arrays)
     else:
         tables = _tables(problem.activation, problem.target, regime.spike)
     if method == "isotropic":
         modes = _isotropic_modes(regime.spike)
     else:
         modes = _modes(problem, regime.spike, method, modes_dim, sequence)
+    sampled = method != "isotropic" and _is_sampled(problem)
     norm_slope = np.zeros(problem.groups)
     if method == "corrected":
         h3 = _moments(problem.activation).h3
@@ -1283,7 +1292,9 @@ def solve(
         found = _core.giant_logistic(
             tables, regime.spike.variance[0], regime.spike.alignment, law, setting
         )
+        class_error = _sign_error(problem, regime.spike, found)
     else:
+        class_error = math.nan
         found = _core.giant_square(tables, modes, setting)
     return conclude(
         ReadoutPoint(
@@ -1303,6 +1314,7 @@ def solve(
             origin=make_origin(sequence),
             alignment=regime.spike.alignment,
             strength=regime.spike.strength,
+            class_error=class_error,
             **{name: getattr(found, name) for name in READOUT_FIELDS},
         ),
         throw,
@@ -1312,7 +1324,6 @@ def solve(
 READOUT_FIELDS = (
     "risk",
     "train_risk",
-    "class_error",
     "m",
     "theta",
     "psi",
@@ -1614,13 +1625,20 @@ def _probability(target: Activation, noise_var: float, u: FloatArray) -> FloatAr
 
 @functools.lru_cache(maxsize=64)
 def _sign_problem(
-    activation: Activation, target: Activation, spike: Spike, noise_var: float
-) -> tuple[_core.GiantTables, _core.GiantSignLaw]:
-    """Return the tables of a student, and the law of the signs of the target with noise."""
+    activation: Activation,
+    target: Activation,
+    spike: Spike,
+    noise_var: float,
+    more: tuple[float, ...] = (),
+) -> tuple[dict[str, FloatArray], _core.GiantSignLaw]:
+    """Return the tables of a student, and the law of the signs of the target with noise.
+
+    Panels of the nodes kappa have `more` ends than these take.
+    """
     changes, _, slope = _zeros(target, 0.0)
     slope = slope[: len(changes)]
-    ends = np.concatenate([[-LABEL_RANGE], changes, [LABEL_RANGE]])
-    sign = np.sign(_evaluate(target, 0.5 * (ends[:-1] + ends[1:])))
+    bounds = np.concatenate([[-LABEL_RANGE], changes, [LABEL_RANGE]])
+    sign = np.sign(_evaluate(target, 0.5 * (bounds[:-1] + bounds[1:])))
     if noise_var == 0 and not sign.all():
         name = target if isinstance(target, str) else target.name
         must = "different from 0 but at single points where labels are its signs without noise"
@@ -1632,11 +1650,11 @@ def _sign_problem(
     rho = math.sqrt((1 - gamma) * (1 + gamma))
 
     # Nodes of kappa: labels turn at changes/gamma, over a width of rho/gamma or that of the noise.
-    more = []
+    ends = list(more)
     if gamma != 0:
         for change, width in zip(changes.tolist(), widths.tolist(), strict=True):
-            more += _graded(change / gamma, math.hypot(rho, width) / abs(gamma))
-    arrays = _table_arrays(activation, target, spike, more)
+            ends += _graded(change / gamma, math.hypot(rho, width) / abs(gamma))
+    arrays = _table_arrays(activation, target, spike, ends)
     certain = np.zeros(0)
     if rho == 0:
         certain = _probability(target, noise_var, gamma * arrays["kappa"])
@@ -1659,7 +1677,23 @@ def _sign_problem(
         rest=rest,
         certain=certain,
     )
-    return _core.GiantTables(**arrays), law
+    return arrays, law
+
+
+def _sign_error(problem: Problem, spike: Spike, found: _core.GiantReadout) -> float:
+    """Return the probability of a wrong sign, on panels that split where the mean output does."""
+    of = (problem.activation, problem.target, spike, problem.noise_var)
+    arrays, _ = _sign_problem(*of)
+    kappa, mu1 = arrays["kappa"], arrays["linear"][0]
+    mean = found.m[0] * arrays["mean"][0] + found.theta[0] * kappa * mu1
+    deviation = np.sqrt(mu1**2 * found.Q1[0, 0] + arrays["residual"][0] * found.q2[0])
+    ends: list[float] = []
+    for i in np.nonzero(mean[1:] * mean[:-1] <= 0)[0].tolist():
+        slope = (mean[i + 1] - mean[i]) / (kappa[i + 1] - kappa[i])
+        if slope != 0:
+            ends += _graded(kappa[i] - mean[i] / slope, float(deviation[i] / abs(slope)))
+    arrays, law = _sign_problem.__wrapped__(*of, tuple(ends))
+    return _core.giant_sign_error(_core.GiantTables(**arrays), spike.alignment, law, found)
 
 
 def _graded(centre: float, width: float) -> list[float]:
