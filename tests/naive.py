@@ -2553,3 +2553,297 @@ def feature_kurtosis(g, K, N):
     q, fourth = np.sum(w * FEATURES[g](x) ** 2), np.sum(w * FEATURES[g](x) ** 4)
     second = np.sum(w * FEATURES[g](x) ** 2 * (x**2 - 1))
     return 1 + (fourth / q**2 - 1) / K + second**2 / (2 * q**2) / N
+
+
+# giant_step: activations and Gaussian moments (sections 1 to 3)
+
+_he3 = np.polynomial.Polynomial([0, 1 - 3 / math.sqrt(6), 0, 1 / math.sqrt(6)])
+_quad1 = np.polynomial.Polynomial([-0.5, 1, 0.5])
+STEP_ACTIVATIONS = {
+    "tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
+    "relu": (lambda x: np.maximum(x, 0), lambda x: np.heaviside(x, 0.5)),
+    "erf": (
+        lambda x: special.erf(x / math.sqrt(2)),
+        lambda x: math.sqrt(2 / math.pi) * np.exp(-(x**2) / 2),
+    ),
+    "sin": (np.sin, np.cos),
+    "softplus": (lambda x: np.logaddexp(0, x), special.expit),
+    "linear": (lambda x: x, np.ones_like),
+    "sinlin": (lambda x: np.sin(2 * x) + x, lambda x: 2 * np.cos(2 * x) + 1),
+    "sin2": (lambda x: np.sin(2 * x), lambda x: 2 * np.cos(2 * x)),
+    "he3": (_he3, _he3.deriv()),
+    "quad1": (_quad1, _quad1.deriv()),
+}
+
+
+def gauss_mean(f, splits=(0.0,), nodes=200, reach=9.0):
+    """E f(z) of a standard normal, by Gauss-Legendre between the points where f has kinks."""
+    x, w = np.polynomial.legendre.leggauss(nodes)
+    ends = [-reach, *sorted(s for s in splits if abs(s) < reach), reach]
+    total = 0.0
+    for a, b in itertools.pairwise(ends):
+        z = a + (b - a) * (x + 1) / 2
+        density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+        total = total + np.asarray(f(z)) @ (w * density * (b - a) / 2)
+    return total
+
+
+def step_moments(activation):
+    """(e0, e2, h1, h2, h3, hs2) of section 2."""
+    s, ds = STEP_ACTIVATIONS[activation]
+    h1, h2 = gauss_mean(ds), gauss_mean(lambda z: z * ds(z))
+    return (
+        gauss_mean(s),
+        gauss_mean(lambda z: s(z) ** 2),
+        h1,
+        h2,
+        gauss_mean(lambda z: (z**2 - 1) * ds(z)),
+        gauss_mean(lambda z: ds(z) ** 2) - h1**2 - h2**2,
+    )
+
+
+def step_features(activation, k, c):
+    """mu0, mu1, mus^2 and d mu0/dc at a point k and a variance c, by quadrature (section 3)."""
+    s, _ = STEP_ACTIVATIONS[activation]
+    root = math.sqrt(c)
+
+    def mean(g):
+        return gauss_mean(lambda z: g(z) * s(k + root * z), splits=(-k / root,))
+
+    mu0, mu1 = mean(np.ones_like), mean(lambda z: z) / root
+    second = gauss_mean(lambda z: s(k + root * z) ** 2, splits=(-k / root,))
+    return mu0, mu1, max(second - mu0**2 - c * mu1**2, 0.0), mean(lambda z: z**2 - 1) / (2 * c)
+
+
+def step_target(target, k, gamma):
+    """h, h1 and hh of section 3 at a point k."""
+    s, _ = STEP_ACTIVATIONS[target]
+    rho = math.sqrt(1 - gamma**2)
+    splits = (-gamma * k / rho,) if rho else ()
+
+    def mean(g):
+        return gauss_mean(lambda z: g(z, s(gamma * k + rho * z)), splits=splits)
+
+    return mean(lambda z, y: y), mean(lambda z, y: z * y), mean(lambda z, y: y**2)
+
+
+def step_spike(activation, target, eta, alpha0, avals, pi, Delta):
+    """r, c, gamma, |g| and fbar of section 2."""
+    avals, pi = np.asarray(avals), np.asarray(pi)
+    e0, _, h1, h2, _, hs2 = step_moments(activation)
+    t0, t2, t1 = step_moments(target)[:3]
+    fbar = e0 * float(pi @ avals)
+    y1, y2 = t0 - fbar, t2 + Delta - 2 * fbar * t0 + fbar**2
+    g = math.sqrt(t1**2 + y2 / alpha0)
+    e = eta * avals
+    c = 1 + 2 * e * h2 * y1 + e**2 * (h2**2 * (y1**2 + y2 / alpha0) + hs2 * y2 / alpha0)
+    return eta * avals * h1 * g, c, t1 / g, g, fbar
+
+
+# giant_step: the readout of spiked random features (section 4)
+
+
+def step_grid(r, c, reach=8.5, finest=0.04):
+    """Nodes of kappa and their Gaussian weights, with sum 1."""
+    steepest = np.abs(r).max()
+    h = min(finest, 0.2 * math.sqrt(np.min(c)) / steepest) if steepest else finest
+    half = math.ceil(reach / h)
+    kappa = h * np.arange(-half, half + 1)
+    weight = np.exp(-(kappa**2) / 2)
+    return kappa, weight / weight.sum()
+
+
+def step_tables(activation, target, r, c, gamma):
+    """kappa and its weights; mu0, mu1, mus^2 and mu0c (K, Nk); h, h1, hh (Nk,)."""
+    kappa, weight = step_grid(r, c)
+    features = [
+        [step_features(activation, r_g * k, c_g) for k in kappa]
+        for r_g, c_g in zip(r, c, strict=True)
+    ]
+    mu = np.array(features).transpose(2, 0, 1)
+    return kappa, weight, mu, np.array([step_target(target, k, gamma) for k in kappa]).T
+
+
+def step_resolvent(V1h, Lam, c, pi, beta, iterations=100000):
+    """v, V1 and V2 of section 4.1, by damped iteration."""
+    c, pi, Lam = np.asarray(c), np.asarray(pi), np.asarray(Lam)
+    v = 1 / Lam
+    for _ in range(iterations):
+        N = np.diag(beta * pi * c * v)
+        X = np.linalg.solve(np.eye(len(c)) + V1h @ N, V1h)
+        new = 1 / (Lam + c * np.diag(X))
+        moved = np.abs(new / v - 1).max()
+        v = (v + new) / 2
+        if moved < 1e-15:
+            break
+    N = np.diag(beta * pi * c * v)
+    kap = N @ np.linalg.inv(np.eye(len(c)) + V1h @ N)
+    return v, kap / beta, pi * v
+
+
+def step_solve(
+    activation, target, *, alpha, beta, lam, r, c, gamma, pi=(1.0,), Delta=0.0, damping=0.5,
+    iterations=20000, tol=1e-14, nu=None, cv=None, finite_p=math.inf,
+):  # fmt: skip
+    """All of section 4: V1h and V2h by damped iteration, then m, theta, psi and Q by solving.
+
+    The derivatives of the resolvent are central differences. `nu` is the norm slope of section
+    6.2, `cv` the variance of sqrt(d) s_i in section 5.
+    """
+    r, c, pi = np.asarray(r, float), np.asarray(c, float), np.asarray(pi, float)
+    K, R = len(r), alpha / beta
+    kappa, weight, (mu0, mu1, mus, mu0c), (h, h1, hh) = step_tables(activation, target, r, c, gamma)
+    cv = c if cv is None else np.asarray(cv, float)
+    nu = np.zeros(K) if nu is None else np.asarray(nu, float)
+    slopes = kappa * mu1 + nu[:, None] * mu0c
+
+    def pairs(w):
+        return np.einsum("gk,hk,k->gh", mu1, mu1, w)
+
+    V1h, V2h = R * pairs(weight), R * mus @ weight
+    for _ in range(iterations):
+        v, V1, V2 = step_resolvent(V1h, lam + V2h, c, pi, beta)
+        Vk = np.einsum("gk,hk,gh->k", mu1, mu1, V1) + V2 @ mus
+        new1, new2 = R * pairs(weight / (1 + Vk)), R * mus @ (weight / (1 + Vk))
+        moved = max(np.abs(new1 - V1h).max() / np.abs(new1).max(), np.abs(new2 - V2h).max() / lam)
+        V1h, V2h = damping * V1h + (1 - damping) * new1, damping * V2h + (1 - damping) * new2
+        if moved < tol:
+            break
+    kap, w = beta * V1, weight / (1 + Vk)
+    epsi = mu1 @ (w * h1)
+    psi = R * kap @ epsi
+    # c(k) = m . mu0 + theta . slopes, with theta = R beta pi cv v E[slopes (h - c)] and m free.
+    functions = np.vstack([mu0, slopes])
+    G, b = np.einsum("ik,jk,k->ij", functions, functions, w), functions @ (w * h)
+    matrix = G.copy()
+    matrix[range(K, 2 * K), range(K, 2 * K)] += 1 / (R * beta * pi * cv * v)
+    if math.isfinite(finite_p):
+        matrix[range(K), range(K)] += 1 / (finite_p * R * pi * v)
+        th = np.linalg.solve(matrix, b)
+    else:
+        schur = matrix[:K, :K] - matrix[:K, K:] @ np.linalg.solve(matrix[K:, K:], matrix[K:, :K])
+        rhs = b[:K] - matrix[:K, K:] @ np.linalg.solve(matrix[K:, K:], b[K:])
+        m = np.linalg.pinv(schur, rcond=1e-10, hermitian=True) @ rhs
+        th = np.append(m, np.linalg.solve(matrix[K:, K:], b[K:] - matrix[K:, :K] @ m))
+    m, theta, ck = th[:K], th[K:], th @ functions
+    eth = slopes @ (w * (h - ck))
+    base = hh + Delta + ck**2 - 2 * ck * h - 2 * (psi @ mu1) * h1
+    upper = np.triu_indices(K)
+
+    def derivative(dV1h, dLam, size=1e-5):
+        scale = size * np.abs(V1h).max() / max(np.abs(dV1h).max(), np.abs(dLam).max(), 1e-300)
+        ends = [
+            step_resolvent(V1h + s * scale * dV1h, lam + V2h + s * scale * dLam, c, pi, beta)
+            for s in (1, -1)
+        ]
+        return [(ends[0][i] - ends[1][i]) / (2 * scale) for i in (1, 2)]
+
+    def response(E2):
+        w2 = weight * E2 / (1 + Vk) ** 2
+        return R * pairs(w2), R * mus @ w2
+
+    def unpack(x):
+        Q1 = np.zeros((K, K))
+        Q1[upper] = x[: len(upper[0])]
+        return Q1 + Q1.T - np.diag(Q1.diagonal()), x[len(upper[0]) :]
+
+    def variance(Q1, q2):
+        return np.einsum("gk,hk,gh->k", mu1, mu1, Q1) + q2 @ mus
+
+    def image(Q1h, q2h):
+        dV1, dV2 = derivative(Q1h, q2h)
+        return np.append(-dV1[upper], -dV2)
+
+    Q1h, q2h = response(base)
+    Q1h = Q1h + R**2 * beta * np.outer(epsi, epsi)
+    q2h = q2h + R**2 * beta * cv * eth**2
+    if math.isfinite(finite_p):
+        q2h = q2h + m**2 / (finite_p * pi**2 * v**2)
+    start = image(Q1h, q2h)
+    columns = [image(*response(variance(*unpack(e)))) for e in np.eye(len(start))]
+    Q1, q2 = unpack(np.linalg.solve(np.eye(len(start)) - np.array(columns).T, start))
+    E2 = base + variance(Q1, q2)
+    return {
+        "risk": weight @ E2 - Delta, "train_risk": weight @ (E2 / (1 + Vk) ** 2),
+        "m": m, "theta": theta, "psi": psi, "Q1": Q1, "q2": q2, "V1": V1, "V2": V2,
+    }  # fmt: skip
+
+
+# giant_step: given weights (section 6.3)
+
+
+def step_from_weights(activation, target, W, v, w_star, *, alpha, lam, Delta=0.0, eps=True):
+    """Risk and training error for given weights: the p x p matrices as they stand."""
+    p, d = W.shape
+    R, gamma = alpha * d / p, float(v @ w_star)
+    zeta = (w_star - gamma * v) / math.sqrt(1 - gamma**2)
+    r = np.mean(W @ v)
+    s, B = W @ v - r, W - np.outer(W @ v, v)
+    norms = (B**2).sum(axis=1)
+    c = norms.mean()
+    kappa, weight, mu, (h, h1, hh) = step_tables(activation, target, [r], [c], gamma)
+    mu0, mu1, mus, mu0c = mu[:, 0]
+    V1h, V2h, gram = R * weight @ mu1**2, R * weight @ mus, B @ B.T
+    values = np.linalg.eigvalsh(gram)
+    for _ in range(20000):
+        S = lam + V2h + V1h * values
+        Vk = mu1**2 * np.mean(values / S) + mus * np.mean(1 / S)
+        new = R * (weight / (1 + Vk)) @ np.array([mu1**2, mus]).T
+        moved = np.abs(new - [V1h, V2h]).max() / lam
+        V1h, V2h = (np.array([V1h, V2h]) + new) / 2
+        if moved < 1e-15:
+            break
+    inverse = np.linalg.inv((lam + V2h) * np.eye(p) + V1h * gram)
+    directions = np.array([np.ones(p), s, eps * (norms - c), B @ zeta]).T
+    K = directions.T @ inverse @ directions
+    F, w = np.array([mu0, kappa * mu1, mu0c]), weight / (1 + Vk)
+    G, epsi = (F * w) @ F.T, w @ (mu1 * h1)
+    th = np.linalg.solve(
+        np.eye(3) + R * K[:3, :3] @ G, R * (K[:3, :3] @ (F @ (w * h)) + K[:3, 3] * epsi)
+    )
+    e = np.append(F @ (w * (h - th @ F)), epsi)
+    psi, ck = R * K[3] @ e, th @ F
+    # a/sqrt p = R (S^{-1} directions e), and the fluctuating part from E2.
+    a = R * inverse @ directions @ e
+    base = hh + Delta + ck**2 - 2 * ck * h - 2 * mu1 * psi * h1
+    trace = np.array(
+        [
+            [np.trace(inverse @ A @ inverse @ C) / p for C in (gram, np.eye(p))]
+            for A in (gram, np.eye(p))
+        ]
+    )
+    w2 = R * weight / (1 + Vk) ** 2
+    shapes = np.array([mu1**2, mus])
+    response = trace @ (shapes * w2) @ shapes.T
+    start = trace @ shapes @ (w2 * base) + [a @ gram @ a, a @ a]
+    q = np.linalg.solve(np.eye(2) - response, start)
+    E2 = base + q @ shapes
+    return weight @ E2 - Delta, weight @ (E2 / (1 + Vk) ** 2)
+
+
+# giant_step: training (section 1)
+
+
+def step_first_layer(W, X, y, eta, A, activation):
+    """The first layer after the step, and g = X^T (y - f0)/n0."""
+    s, ds = STEP_ACTIVATIONS[activation]
+    fields = X @ W.T
+    error = y - s(fields) @ A / len(W)
+    gradient = (ds(fields) * error[:, None]).T @ X / len(X)
+    return W + eta * A[:, None] * gradient, error @ X / len(X)
+
+
+def step_ridge(W, X, y, lam, activation):
+    """The readout a, from the normal equations of the smaller side, and the training error."""
+    p = len(W)
+    phi = STEP_ACTIVATIONS[activation][0](X @ W.T) / math.sqrt(p)
+    if len(X) >= p:
+        a = np.linalg.solve(phi.T @ phi + lam * np.eye(p), phi.T @ y)
+    else:
+        a = phi.T @ np.linalg.solve(phi @ phi.T + lam * np.eye(len(X)), y)
+    return a, np.mean((y - phi @ a) ** 2)
+
+
+def step_output(W, a, X, activation):
+    """f(x) for each row of X."""
+    return STEP_ACTIVATIONS[activation][0](X @ W.T) @ a / math.sqrt(len(W))

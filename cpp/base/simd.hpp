@@ -214,14 +214,28 @@ inline Lanes log(const Lanes& x) {
            (2.0 * s + (correction + k * 1.90821492927058770002e-10));
 }
 
-// cos(2 pi v) and sin(2 pi v) for v in [0, 1].
-inline void cos_sin_turns(const Lanes& v, Lanes& cosine, Lanes& sine) {
-    // Quarter turns: 4 v = q + r with q the nearest integer; adding 1.5 2^52 leaves q in the low
-    // bits.
-    const Lanes t = 4.0 * v;
-    const Lanes rounded = t + 6755399441055744.0;
-    const Words q = as_words(rounded);
-    const Lanes y = (t - (rounded - 6755399441055744.0)) * 1.57079632679489661923;
+// exp(x) for |x| <= 708.
+inline Lanes exp(const Lanes& x) {
+    // 2^k exp(r) with k the nearest integer, in the low bits after adding 1.5 2^52.
+    const Lanes rounded = x * 1.44269504088896340736 + 6755399441055744.0;
+    const Lanes k = rounded - 6755399441055744.0;
+    const Lanes r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+    Lanes e = 2.5110049204818659793e-08 * r + 2.763265472252779189e-07;
+    e = e * r + 2.7557240887229868596e-06;
+    e = e * r + 2.4801485441561312966e-05;
+    e = e * r + 1.9841269890076402829e-04;
+    e = e * r + 1.3888888952352862866e-03;
+    e = e * r + 8.3333333333195896163e-03;
+    e = e * r + 4.166666666648795252e-02;
+    e = e * r + 1.666666666666668082e-01;
+    e = e * r + 5.0000000000000184039e-01;
+    e = e * r + 1.0;
+    e = e * r + 1.0;
+    return as_lanes(as_words(e) + (as_words(rounded) << 52));
+}
+
+// cos and sin of q quarter turns plus y, |y| <= pi/4; q counts modulo 4.
+inline void cos_sin_quarters(const Words& q, const Lanes& y, Lanes& cosine, Lanes& sine) {
     const Lanes z = y * y;
     Lanes s = 1.58969099521155010221e-10 * z - 2.50507602534068634195e-08;
     s = s * z + 2.75573137070700676789e-06;
@@ -239,6 +253,26 @@ inline void cos_sin_turns(const Lanes& v, Lanes& cosine, Lanes& sine) {
     const Words swap = (as_words(s) ^ as_words(c)) & (words(0) - (q & 1));
     cosine = as_lanes(as_words(c) ^ swap ^ (((q + 1) & 2) << 62));
     sine = as_lanes(as_words(s) ^ swap ^ ((q & 2) << 62));
+}
+
+// cos(2 pi v) and sin(2 pi v) for v in [0, 1].
+inline void cos_sin_turns(const Lanes& v, Lanes& cosine, Lanes& sine) {
+    // Quarter turns: 4 v = q + r with q the nearest integer; adding 1.5 2^52 leaves q in the low
+    // bits.
+    const Lanes t = 4.0 * v;
+    const Lanes rounded = t + 6755399441055744.0;
+    cos_sin_quarters(as_words(rounded),
+                     (t - (rounded - 6755399441055744.0)) * 1.57079632679489661923, cosine, sine);
+}
+
+// cos(x) and sin(x) for |x| < 1e6.
+inline void cos_sin(const Lanes& x, Lanes& cosine, Lanes& sine) {
+    const Lanes rounded = x * 6.36619772367581382433e-01 + 6755399441055744.0;
+    const Lanes q = rounded - 6755399441055744.0;
+    // pi/2 in three parts; the first two have 33 bits, so that their products with q are exact.
+    const Lanes y = ((x - q * 1.57079632673412561417e+00) - q * 6.07710050630396597660e-11) -
+                    q * 2.02226624879595063154e-21;
+    cos_sin_quarters(as_words(rounded), y, cosine, sine);
 }
 
 }  // namespace overparam

@@ -54,13 +54,17 @@ void bind_base(py::module_& m) {
     });
     m.def("default_threads", &default_threads);
 
-    m.def("has_blas", &blas::has_dgemm);
+    m.def("has_blas", &blas::has_routines);
     m.def(
-        "set_dgemm",
-        [](const py::capsule& routine) {
-            blas::set_dgemm(reinterpret_cast<blas::Dgemm>(routine.get_pointer<void>()));
+        "set_blas",
+        [](const py::capsule& dgemm, const py::capsule& dsyrk, const py::capsule& dtrsm,
+           const py::capsule& dpotrf) {
+            blas::set_routines({reinterpret_cast<blas::Dgemm>(dgemm.get_pointer<void>()),
+                                reinterpret_cast<blas::Dsyrk>(dsyrk.get_pointer<void>()),
+                                reinterpret_cast<blas::Dtrsm>(dtrsm.get_pointer<void>()),
+                                reinterpret_cast<blas::Dpotrf>(dpotrf.get_pointer<void>())});
         },
-        py::arg("routine"));
+        py::kw_only(), py::arg("dgemm"), py::arg("dsyrk"), py::arg("dtrsm"), py::arg("dpotrf"));
 
     // Normals of one (seed, step, replica), for tests and the benchmark of the generator.
     m.def(

@@ -8,6 +8,8 @@ namespace py = pybind11;
 
 void bind_base(py::module_& m);
 void bind_empirical_flow(py::module_& m);
+void bind_giant_step(py::module_& m);
+void bind_giant_step_simulate(py::module_& m);
 void bind_hessian(py::module_& m);
 void bind_population_flow(py::module_& m);
 void bind_random_features(py::module_& m);
@@ -24,6 +26,8 @@ PYBIND11_MODULE(_core, m) {
     });
     bind_base(m);
     bind_empirical_flow(m);
+    bind_giant_step(m);
+    bind_giant_step_simulate(m);
     bind_hessian(m);
     bind_population_flow(m);
     bind_random_features(m);

@@ -13,23 +13,7 @@ inline Lanes erf_root2(const Lanes& x) {
     Lanes u = as_lanes(as_words(x) ^ sign);
     u = select(u < lanes(8.6), u, lanes(8.6));
 
-    // exp(-x^2/2) = 2^k exp(r) with k the nearest integer, in the low bits after adding 1.5 2^52.
-    const Lanes w = -0.5 * (u * u);
-    const Lanes rounded = w * 1.44269504088896340736 + 6755399441055744.0;
-    const Lanes k = rounded - 6755399441055744.0;
-    const Lanes r = (w - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
-    Lanes e = 2.5110049204818659793e-08 * r + 2.763265472252779189e-07;
-    e = e * r + 2.7557240887229868596e-06;
-    e = e * r + 2.4801485441561312966e-05;
-    e = e * r + 1.9841269890076402829e-04;
-    e = e * r + 1.3888888952352862866e-03;
-    e = e * r + 8.3333333333195896163e-03;
-    e = e * r + 4.166666666648795252e-02;
-    e = e * r + 1.666666666666668082e-01;
-    e = e * r + 5.0000000000000184039e-01;
-    e = e * r + 1.0;
-    e = e * r + 1.0;
-    e = as_lanes(as_words(e) + (as_words(rounded) << 52));
+    const Lanes e = exp(-0.5 * (u * u));
 
     Lanes p = 2.7305047975036322085e-5 * u + 6.6224719323868865910e-4;
     p = p * u + 7.4610118216756353447e-3;

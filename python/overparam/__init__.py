@@ -10,6 +10,8 @@ population_flow
 empirical_flow
     Gradient flow on n ~ d^2 samples at extensive width: dynamical mean-field theory, long times,
     thresholds, simulation.
+giant_step
+    One large gradient step on the first layer, then ridge regression of the readout.
 random_features
     Online SGD of the second layer on random features, at any width and dimension.
 
@@ -41,6 +43,7 @@ from overparam.results import ConvergenceError, Status, compare, load  # noqa: E
 if TYPE_CHECKING:
     from overparam import claims as claims
     from overparam import empirical_flow as empirical_flow
+    from overparam import giant_step as giant_step
     from overparam import hessian as hessian
     from overparam import plot as plot
     from overparam import population_flow as population_flow
@@ -54,6 +57,7 @@ __version__: str = _core.build_info()["version"]
 _LAZY = (
     "claims",
     "empirical_flow",
+    "giant_step",
     "hessian",
     "plot",
     "population_flow",
@@ -69,6 +73,7 @@ __all__ = [
     "claims",
     "compare",
     "empirical_flow",
+    "giant_step",
     "hessian",
     "load",
     "plot",

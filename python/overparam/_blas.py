@@ -11,9 +11,9 @@ from overparam import _core
 
 
 def load() -> None:
-    """Give the core SciPy's dgemm, for products of matrices too large for its own loops.
+    """Give the core SciPy's BLAS and LAPACK, for matrices too large for its own loops.
 
-    A function that multiplies such matrices calls this first, always, so that its bits do not
+    A function that works on such matrices calls this first, always, so that its bits do not
     depend on what else was run.
 
     Examples
@@ -24,9 +24,11 @@ def load() -> None:
     True
     """
     if not _core.has_blas():
-        from scipy.linalg import cython_blas
+        from scipy.linalg import cython_blas, cython_lapack
 
-        _core.set_dgemm(cython_blas.__pyx_capi__["dgemm"])
+        names = ("dgemm", "dsyrk", "dtrsm")
+        routines = {name: cython_blas.__pyx_capi__[name] for name in names}
+        _core.set_blas(**routines, dpotrf=cython_lapack.__pyx_capi__["dpotrf"])
 
 
 def _thread_functions() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
@@ -46,9 +48,9 @@ def _thread_functions() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Give the core SciPy's dgemm, and let it use one thread while the block runs.
+    """Give the core SciPy's BLAS, and let it use one thread while the block runs.
 
-    For products inside the core's own parallel loops.
+    For matrices inside the core's own parallel loops.
 
     Examples
     --------

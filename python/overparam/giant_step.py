@@ -1,0 +1,765 @@
+"""One giant gradient step on the first layer, then ridge regression of the readout.
+
+A network f(x) = p^(-1/2) sum_i a_i s(w_i . x) with p = beta d units learns y = s*(w* . x) + noise
+from Gaussian inputs in d dimensions. Rows of the first layer start uniformly on the unit sphere and
+take one gradient step of a rate proportional to p on n0 = alpha0 d samples; then the readout is
+fitted to n = alpha d fresh samples with a ridge. Errors are squared, without a factor 1/2.
+
+`spike` maps the step to spiked random features, `solve` gives the errors of the fitted network in
+the limit of high dimension, `from_weights` those of given trained weights, and `simulate` trains
+networks. All return a `ReadoutPoint`. The equations are derived in ``docs/papers/giant_step.md``;
+the model is that of Cui et al., arXiv 2402.04980.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from overparam import _blas, _check, _core, _run
+from overparam._problem import BaseProblem
+from overparam.results import (
+    FloatArray,
+    PathLike,
+    Point,
+    Status,
+    array_field,
+    conclude,
+    make_origin,
+    record,
+)
+
+__all__ = [
+    "Function",
+    "HermiteMoments",
+    "Problem",
+    "ReadoutPoint",
+    "Spike",
+    "moments",
+    "simulate",
+    "spike",
+]
+
+ArrayFunction = Callable[[Any], Any]
+
+METHODS = ("corrected", "anisotropic", "isotropic")
+LOSSES = ("square", "logistic")
+MODELS = ("one_step", "spiked")
+
+# Fractions of the readout values sum to one within this.
+FRACTION_TOLERANCE = 1e-9
+# Hermite moments below this are zero.
+MOMENT_ROUNDING = 1e-12
+# Tables of a Function in simulations: spacing, and how far they reach at first and at most.
+LATTICE, FIRST_RADIUS, LARGEST_RADIUS = 2.0**-8, 2.0**4, 2.0**12
+# What a simulation measures in each replica.
+MEASURES = ("risk", "train_risk", "class_error", "alignment", "gradient_norm")
+
+
+# ---- activations ---------------------------------------------------------------------------------
+
+
+class _Pair(NamedTuple):
+    """A function of an array and its derivative."""
+
+    f: ArrayFunction
+    df: ArrayFunction
+
+
+def _erf(x: FloatArray) -> FloatArray:
+    from scipy.special import erf
+
+    return np.asarray(erf(x / math.sqrt(2)))
+
+
+def _logistic_function(x: FloatArray) -> FloatArray:
+    from scipy.special import expit
+
+    return np.asarray(expit(x))
+
+
+BUILT_IN: dict[str, _Pair] = {
+    "tanh": _Pair(np.tanh, lambda x: 1 / np.cosh(np.clip(x, -350, 350)) ** 2),
+    "relu": _Pair(lambda x: np.maximum(x, 0.0), lambda x: np.heaviside(x, 0.5)),
+    "erf": _Pair(_erf, lambda x: math.sqrt(2 / math.pi) * np.exp(-x * x / 2)),
+    "sin": _Pair(np.sin, np.cos),
+    "softplus": _Pair(lambda x: np.logaddexp(0.0, x), _logistic_function),
+    "linear": _Pair(lambda x: x + 0.0, np.ones_like),
+    "sinlin": _Pair(lambda x: np.sin(2 * x) + x, lambda x: 2 * np.cos(2 * x) + 1),
+    "sin2": _Pair(lambda x: np.sin(2 * x), lambda x: 2 * np.cos(2 * x)),
+    "he3": _Pair(
+        lambda x: x + (x**3 - 3 * x) / math.sqrt(6), lambda x: 1 + (3 * x**2 - 3) / math.sqrt(6)
+    ),
+    "quad1": _Pair(lambda x: x + (x**2 - 1) / 2, lambda x: 1 + x),
+}
+
+_functions: dict[str, Function] = {}
+
+
+@dataclass(frozen=True)
+class Function:
+    """An activation or a target of one's own, by its name.
+
+    It is known by its name from its creation on, so that files with results, which hold the name
+    alone, can be read once it was created.
+
+    Parameters
+    ----------
+    name : str
+        Not that of a built-in activation, nor of another function.
+    f : callable
+        The function on arrays: an array of the same shape.
+    df : callable
+        Its derivative.
+
+    Raises
+    ------
+    TypeError
+        If the name is no text, or `f` or `df` is not callable.
+    ValueError
+        If the name is taken, or values have another shape or are not finite.
+
+    Notes
+    -----
+    Compares and hashes by name, `f` and `df`; pickled if these can be. Source:
+    ``docs/papers/giant_step.md`` section 3.3.
+
+    Examples
+    --------
+    >>> import numpy as np, overparam as op
+    >>> cosine = op.giant_step.Function("cos", np.cos, lambda x: -np.sin(x))
+    >>> round(op.giant_step.moments(cosine).mean, 12) == round(np.exp(-0.5), 12)
+    True
+    """
+
+    name: str
+    f: ArrayFunction
+    df: ArrayFunction
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise _check.bad("name", "a string", self.name, TypeError)
+        if not self.name or self.name in BUILT_IN:
+            raise _check.bad("name", "a name that no built-in activation has", self.name)
+        for name in ("f", "df"):
+            if not callable(getattr(self, name)):
+                raise _check.bad(name, "callable", getattr(self, name), TypeError)
+            _evaluate(self, np.linspace(-2.0, 2.0, 8), name)
+        if _functions.setdefault(self.name, self) != self:
+            raise _check.bad("name", "one that no other Function has", self.name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Function, (self.name, self.f, self.df)
+
+
+Activation = str | Function
+
+
+def _activation(name: str, value: object) -> Activation:
+    """Return a built-in activation by its name, or the function."""
+    if isinstance(value, Function):
+        return value
+    known = ", ".join(f'"{built_in}"' for built_in in (*BUILT_IN, *_functions))
+    must = f"an overparam.giant_step.Function or one of {known}"
+    if not isinstance(value, str):
+        raise _check.bad(name, must, value, TypeError)
+    if value not in BUILT_IN and value not in _functions:
+        raise _check.bad(name, must, value)
+    return _functions.get(value, value)
+
+
+def _evaluate(activation: Activation, x: FloatArray, name: str = "f") -> FloatArray:
+    """Return the values of an activation, or of its derivative ("df")."""
+    if isinstance(activation, str):
+        return np.asarray(getattr(BUILT_IN[activation], name)(x), dtype=np.float64)
+    values = np.asarray(getattr(activation, name)(x.copy()))
+    if values.shape != x.shape:
+        what = f"for the Function {activation.name!r}, values of the shape {x.shape} of its input"
+        raise _check.bad(name, what, f"of shape {values.shape}")
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise _check.bad(name, f"finite and real for the Function {activation.name!r}", values)
+    return values.astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HermiteMoments:
+    """Gaussian averages of an activation s at unit variance.
+
+    Attributes
+    ----------
+    mean : float
+        e0 = E s(z).
+    second : float
+        e2 = E s(z)^2.
+    h1, h2, h3 : float
+        E s'(z), E z s'(z), E (z^2 - 1) s'(z): the first three Hermite coefficients.
+    rest : float
+        E s'(z)^2 - h1^2 - h2^2, the variance of s' that is not linear.
+
+    Notes
+    -----
+    Made by `moments`. Source: ``docs/papers/giant_step.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> op.giant_step.moments("linear")
+    HermiteMoments(mean=0.0, second=1.0, h1=1.0, h2=0.0, h3=0.0, rest=0.0)
+    """
+
+    mean: float
+    second: float
+    h1: float
+    h2: float
+    h3: float
+    rest: float
+
+
+# ---- the problem and its results -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem(BaseProblem):
+    """A network that takes one giant gradient step and then fits its readout.
+
+    Parameters
+    ----------
+    alpha : float
+        Samples of the readout's fit over the dimension, n/d > 0.
+    beta : float
+        Width over the dimension, p/d > 0.
+    ridge : float
+        Strength lambda > 0 of the penalty lambda |a|^2/2 beside the sum of squares over 2.
+    lr : float
+        Learning rate eta of the first layer, in units of the width; 0 for random features.
+    alpha0 : float
+        Samples of the gradient step over the dimension, n0/d >= 0; may be infinite.
+    activation : str or Function
+        The student's s: "tanh", "relu", "erf" (erf(x/sqrt 2)), "sin", "softplus", "linear",
+        "sinlin" (sin 2x + x), "sin2" (sin 2x), "he3" (x + (x^3 - 3x)/sqrt 6), "quad1"
+        (x + (x^2 - 1)/2), or a `Function`.
+    target : str or Function
+        The target s*, of the same kinds.
+    noise_var : float
+        Variance of the label noise.
+    readout_values : sequence of floats
+        Values A_g of the initial readout times sqrt p: the network has a group of units for each.
+    readout_fractions : sequence of floats
+        Fractions pi_g of the groups, positive with sum 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described.
+
+    Notes
+    -----
+    Source: arXiv 2402.04980; ``docs/papers/giant_step.md`` section 1.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1.5, beta=1.0, ridge=0.1, lr=3.0, alpha0=20.0, target="sin"
+    ... )
+    >>> problem.replace(readout_values=(1.0, -1.0), readout_fractions=(0.5, 0.5)).groups
+    2
+    """
+
+    room: ClassVar[str] = "giant_step"
+
+    alpha: float
+    beta: float
+    ridge: float
+    lr: float
+    alpha0: float
+    activation: Activation = "tanh"
+    target: Activation = "tanh"
+    noise_var: float = 0.0
+    readout_values: tuple[float, ...] = (1.0,)
+    readout_fractions: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        positive: dict[str, Any] = {"minimum": 0.0, "strict_minimum": True}
+        values = _check.vector("readout_values", self.readout_values)
+        if not len(values):
+            raise _check.bad("readout_values", "at least one number", values)
+        fractions = _check.vector("readout_fractions", self.readout_fractions)
+        if len(fractions) != len(values):
+            must = f"as long as readout_values ({len(values)})"
+            raise _check.bad("readout_fractions", must, fractions)
+        if (fractions <= 0).any() or abs(fractions.sum() - 1) > FRACTION_TOLERANCE:
+            raise _check.bad("readout_fractions", "positive numbers with sum 1", fractions)
+        self._set(
+            alpha=_check.real("alpha", self.alpha, **positive),
+            beta=_check.real("beta", self.beta, **positive),
+            ridge=_check.real("ridge", self.ridge, **positive),
+            lr=_check.real("lr", self.lr),
+            alpha0=_check.real("alpha0", self.alpha0, minimum=0.0, allow_inf=True),
+            activation=_activation("activation", self.activation),
+            target=_activation("target", self.target),
+            noise_var=_check.real("noise_var", self.noise_var, minimum=0.0),
+            readout_values=tuple(values.tolist()),
+            readout_fractions=tuple(fractions.tolist()),
+        )
+
+    @property
+    def groups(self) -> int:
+        """The number K of initial readout values."""
+        return len(self.readout_values)
+
+    @property
+    def has_step(self) -> bool:
+        """Whether the first layer moves at all."""
+        return self.lr != 0 and self.alpha0 > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the room and the parameters as plain data; a `Function` becomes its name.
+
+        Returns
+        -------
+        dict
+            ``{"room": ..., name: value, ...}``; `from_dict` is the inverse.
+
+        Notes
+        -----
+        Source: ``docs/papers/giant_step.md`` section 1.
+
+        Examples
+        --------
+        >>> import overparam as op
+        >>> problem = op.giant_step.Problem(alpha=1, beta=1, ridge=0.1, lr=3, alpha0=20)
+        >>> op.giant_step.Problem.from_dict(problem.to_dict()) == problem
+        True
+        """
+        values = super().to_dict()
+        return {k: v.name if isinstance(v, Function) else v for k, v in values.items()}
+
+
+class Spike:
+    """The first layer after the step: rows sqrt(c_g) w + r_g v, with w on the unit sphere.
+
+    Parameters
+    ----------
+    strength : (K,) array
+        r_g, of either sign, for each group of units.
+    variance : (K,) array
+        c_g > 0, the mean squared norm of a row without its part along v.
+    alignment : float
+        gamma, the overlap of the unit vector v with the target's direction.
+    gradient_norm : float
+        |g|, the norm of the gradient's mean direction; NaN if it is not known.
+    offset : float
+        Mean output of the network before the step, which the target is compared with.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described.
+
+    Notes
+    -----
+    Read-only; compares by value. Source: ``docs/papers/giant_step.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> op.giant_step.Spike(strength=[1.2], variance=[1.1], alignment=0.9)
+    Spike(strength=[1.2], variance=[1.1], alignment=0.9)
+    """
+
+    __slots__ = ("alignment", "gradient_norm", "offset", "strength", "variance")
+    strength: FloatArray
+    variance: FloatArray
+    alignment: float
+    gradient_norm: float
+    offset: float
+
+    def __init__(
+        self,
+        *,
+        strength: ArrayLike,
+        variance: ArrayLike,
+        alignment: float,
+        gradient_norm: float = math.nan,
+        offset: float = 0.0,
+    ) -> None:
+        r = _check.vector("strength", strength)
+        if not len(r):
+            raise _check.bad("strength", "at least one number", r)
+        c = _check.vector("variance", variance, len(r))
+        if (c <= 0).any():
+            raise _check.bad("variance", "positive", c)
+        gamma = _check.real("alignment", alignment, minimum=-1.0, maximum=1.0)
+        if isinstance(gradient_norm, (float, np.floating)) and math.isnan(gradient_norm):
+            norm = math.nan
+        else:
+            norm = _check.real("gradient_norm", gradient_norm, minimum=0.0)
+        for array in (r, c):
+            array.setflags(write=False)
+        for name, value in (
+            ("strength", r),
+            ("variance", c),
+            ("alignment", gamma),
+            ("gradient_norm", norm),
+            ("offset", _check.real("offset", offset)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Spike is read-only: {name} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Spike is read-only: {name} cannot be deleted")
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def _key(self) -> tuple[Any, ...]:
+        norm = None if math.isnan(self.gradient_norm) else self.gradient_norm
+        arrays = (tuple(self.strength.tolist()), tuple(self.variance.tolist()))
+        return (*arrays, self.alignment, norm, self.offset)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _spike_of, (self._values(),)
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Spike) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        r, c = self.strength.tolist(), self.variance.tolist()
+        return f"Spike(strength={r}, variance={c}, alignment={self.alignment!r})"
+
+
+def _spike_of(values: dict[str, Any]) -> Spike:
+    return Spike(**values)
+
+
+@record
+class ReadoutPoint(Point):
+    """The fitted network: its errors, and the order parameters of the theory.
+
+    Attributes
+    ----------
+    risk : float
+        E (s*(w* . x) - f)^2, without the label noise; NaN with the logistic loss.
+    train_risk : float
+        (1/n) sum (y - f)^2 on the noisy labels of the fit; the mean loss with the logistic one.
+    class_error : float
+        Probability of the wrong sign on noisy labels, with the logistic loss; NaN otherwise.
+    alignment : float
+        gamma, the overlap of the spike's direction v with that of the target.
+    strength : (K,) array
+        Strength r_g of the spike for each group of units.
+    m : (K,) array, or None
+        Sums of the readout over a group, the coefficients of mu0_g. The shortest where they are
+        not unique.
+    theta : (K,) array, or None
+        Weighted sums of the readout with the overlaps of the bulk and v.
+    psi : (K,) array, or None
+        The same with the target's direction orthogonal to v.
+    Q1 : (K, K) array, or None
+        Overlaps of the readout's directions in the bulk.
+    q2 : (K,) array, or None
+        Mean squared readout |a_g|^2/p.
+    V1 : (K, K) array, or None
+        Variance that belongs to Q1.
+    V2 : (K,) array, or None
+        Variance that belongs to q2.
+
+    Notes
+    -----
+    Simulations have the replica axis first, and none of the order parameters. Source:
+    ``docs/papers/giant_step.md`` section 3.2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1.5, beta=1.0, ridge=0.1, lr=3.0, alpha0=20.0, target="sin"
+    ... )
+    >>> op.giant_step.spike(problem).strength.round(4)
+    array([1.1341])
+    """
+
+    risk: float = array_field()
+    train_risk: float = array_field()
+    class_error: float = array_field()
+    alignment: float = array_field()
+    strength: FloatArray = array_field("group")
+    m: FloatArray | None = array_field("group", default=None)
+    theta: FloatArray | None = array_field("group", default=None)
+    psi: FloatArray | None = array_field("group", default=None)
+    Q1: FloatArray | None = array_field("group", "group_2", default=None)
+    q2: FloatArray | None = array_field("group", default=None)
+    V1: FloatArray | None = array_field("group", "group_2", default=None)
+    V2: FloatArray | None = array_field("group", default=None)
+
+
+def _problem(problem: object) -> Problem:
+    if not isinstance(problem, Problem):
+        raise _check.bad("problem", "an overparam.giant_step.Problem", problem, TypeError)
+    return problem
+
+
+# ---- from the gradient step to the spike ---------------------------------------------------------
+
+
+def _gaussian_mean(values: FloatArray, z: FloatArray) -> float:
+    weights = np.exp(-z * z / 2)
+    return float(weights @ values / weights.sum())
+
+
+# ---- conditional features ------------------------------------------------------------------------
+
+
+# ---- the bulk's spectral measure -----------------------------------------------------------------
+
+
+# ---- the readout ---------------------------------------------------------------------------------
+
+
+# ---- logistic loss -------------------------------------------------------------------------------
+
+
+# ---- given weights -------------------------------------------------------------------------------
+
+
+# ---- simulation ----------------------------------------------------------------------------------
+
+
+def _table(activation: Function, radius: float) -> _core.GiantFunction:
+    """Return the table of a function, on a lattice that reaches to plus and minus `radius`."""
+    half = math.ceil(radius / LATTICE)
+    x = LATTICE * np.arange(-half, half + 1)
+    return _core.GiantFunction(_evaluate(activation, x), _evaluate(activation, x, "df"), LATTICE)
+
+
+def _core_function(activation: Activation, radius: float) -> _core.GiantFunction:
+    if isinstance(activation, Function):
+        return _table(activation, radius)
+    return _core.GiantFunction(activation)
+
+
+def _size(name: str, ratio: float, dim: int) -> int:
+    """Return ratio * dim to the nearest whole number, at least 1."""
+    count = math.floor(ratio * dim + 0.5)
+    if count < 1:
+        raise _check.bad("dim", f"large enough that {name} dim rounds to 1 or more", dim)
+    return count
+
+
+def _group_sizes(problem: Problem, width: int) -> list[int]:
+    """Return the numbers of units of the groups, by largest remainder; the first of equal ones."""
+    shares = width * np.array(problem.readout_fractions)
+    sizes = np.floor(shares).astype(int)
+    largest = np.argsort(sizes - shares, kind="stable")
+    sizes[largest[: width - sizes.sum()]] += 1
+    return [int(size) for size in sizes]
+
+
+def simulate(
+    problem: Problem,
+    *,
+    dim: int,
+    model: str = "one_step",
+    spike: Spike | None = None,
+    replicas: int = 1,
+    seed: int | np.random.SeedSequence | None = 0,
+    test_samples: int = 4000,
+    threads: int | None = None,
+    throw: bool = True,
+    progress: bool | Callable[[float], object] = False,
+    checkpoint: PathLike | None = None,
+) -> ReadoutPoint:
+    """Train networks: the gradient step, then the ridge regression of the readout.
+
+    Parameters
+    ----------
+    problem : Problem
+        The numbers of samples n and n0 and the width p are alpha, alpha0 and beta times `dim`,
+        rounded to the nearest whole number; the sizes of the groups are rounded by largest
+        remainder.
+    dim : int
+        Input dimension d.
+    model : {"one_step", "spiked"}
+        The first layer after a real gradient step, or spiked random features: rows sqrt(c_g) w +
+        r_g v with w uniform on the unit sphere, without any step.
+    spike : Spike, optional
+        Of the spiked model; default ``spike(problem)``.
+    replicas : int
+        Independent networks. The first r do not depend on how many there are.
+    seed : int, SeedSequence or None
+        None draws fresh entropy; what was used is in ``origin``.
+    test_samples : int
+        Fresh inputs on which the risk is measured.
+    threads : int, optional
+        Default: the environment variable OVERPARAM_NUM_THREADS, else OpenMP's. No bit of the
+        result depends on it.
+    throw : bool
+        Raise `ConvergenceError` if the regression fails in all replicas; otherwise return what was
+        computed.
+    progress : bool or callable
+        Show a bar, or call with the fraction done.
+    checkpoint : path, optional
+        A file from which the same call continues after an interruption, to the same bits.
+
+    Returns
+    -------
+    ReadoutPoint
+        With the replica axis first and no order parameters. `strength` and `alignment` are those
+        measured: lr A_g h1 |g| and the overlap of g and the target's direction, with g = X^T (y -
+        f0)/n0; without a step both are 0, and with the spiked model they are those of the spike. A
+        replica whose weights are not finite, or whose regression cannot be solved in double
+        precision, counts as diverged.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; if `alpha0` is infinite with the one-step model; if
+        `spike` is given with it.
+    MemoryError
+        If the run would need more memory than is free.
+    ConvergenceError
+        If all replicas failed; its ``result`` holds what was measured.
+
+    Notes
+    -----
+    Samples of the step, of the regression and of the test are all fresh. The target's direction is
+    the first axis, which changes no law. Costs 4 n0 p d + 2 (n + test_samples) p d + n p min(n, p)
+    operations for each replica. A `Function` is evaluated once, in a table of spacing 1/256 with
+    its values and slopes, and interpolated by cubics: for a smooth one to (1/256)^4/384 of its
+    fourth derivative. Source: ``docs/papers/giant_step.md`` section 1.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1.5, beta=1.0, ridge=0.1, lr=3.0, alpha0=2.0, target="sin"
+    ... )
+    >>> op.giant_step.simulate(problem, dim=50, replicas=3, test_samples=500).risk.shape
+    (3,)
+    """
+    problem = _problem(problem)
+    dim = _check.integer("dim", dim, minimum=2)
+    model = _check.choice("model", model, MODELS)
+    replicas = _check.replicas(replicas)
+    sequence = _check.seed_sequence(seed)
+    test_samples = _check.integer("test_samples", test_samples, minimum=1)
+    workers = _check.threads(threads)
+    throw = _check.boolean("throw", throw)
+    spiked = model == "spiked"
+    if spike is not None and not spiked:
+        raise _check.bad("spike", 'None unless model="spiked"', spike)
+    if not spiked and math.isinf(problem.alpha0):
+        raise _check.bad("alpha0", 'finite with model="one_step"', problem.alpha0)
+    law = _law(problem, spike)
+    samples = _size("alpha", problem.alpha, dim)
+    width = _size("beta", problem.beta, dim)
+    stepping = problem.has_step and not spiked
+    first = _size("alpha0", problem.alpha0, dim) if stepping else 0
+    groups = _group_sizes(problem, width)
+    scale = problem.lr * moments(problem.activation).h1 * np.array(problem.readout_values)
+    _blas.load()
+
+    def room_of(radius: float) -> _core.GiantSimulation:
+        experiment = _core.GiantExperiment(
+            dim=dim,
+            width=width,
+            samples=samples,
+            first_samples=first,
+            test_samples=test_samples,
+            group=groups,
+            readout=problem.readout_values,
+            lr=problem.lr,
+            ridge=problem.ridge,
+            noise_var=problem.noise_var,
+            spiked=spiked,
+            strength=law.strength,
+            variance=law.variance,
+            alignment=law.alignment,
+            activation=_core_function(problem.activation, radius),
+            target=_core_function(problem.target, radius),
+            seed=_check.seed_word(sequence),
+        )
+        return _core.GiantSimulation(experiment)
+
+    radius = FIRST_RADIUS
+    room = room_of(radius)
+    _check.memory(
+        min(replicas, room.together(workers)) * room.memory,
+        "first layer, features and their Gram matrix",
+        "dim, alpha or beta",
+    )
+    arrays: dict[str, NDArray[Any]] = {"measures": np.full((replicas, len(MEASURES)), np.nan)}
+
+    def advance(done: int, budget: int) -> int:
+        nonlocal radius, room
+        while True:
+            with _blas.one_thread():
+                room.advance(done, budget, arrays["measures"], workers)
+            if room.largest < radius:
+                return budget
+            if room.largest >= LARGEST_RADIUS:
+                must = f"a built-in one where its argument exceeds {LARGEST_RADIUS:g}, as here"
+                raise _check.bad("activation", must, problem.activation)
+            # The same again, with longer tables.
+            while radius <= room.largest:
+                radius *= 2
+            room = room_of(radius)
+
+    def build(status: Status, stats: dict[str, float]) -> ReadoutPoint:
+        measured = dict(zip(MEASURES, arrays["measures"].T, strict=True))
+        finished = int(stats["steps"]) // room.units
+        alignment = measured["alignment"]
+        strength = measured["gradient_norm"][:, None] * scale
+        if spiked:
+            strength = np.tile(law.strength, (replicas, 1))
+        sizes = {"samples": samples, "width": width, "first_samples": first}
+        return ReadoutPoint(
+            problem=problem,
+            inputs={"dim": dim, "test_samples": test_samples},
+            method=model,
+            status=status,
+            stats={**stats, **sizes, "steps": finished, "threads": workers},
+            origin=make_origin(sequence),
+            diverged=np.isnan(measured["risk"]) & (np.arange(replicas) < finished),
+            risk=measured["risk"],
+            train_risk=measured["train_risk"],
+            class_error=measured["class_error"],
+            alignment=alignment,
+            strength=strength,
+        )
+
+    identity = _run.fingerprint(
+        problem,
+        function="giant_step.simulate",
+        dim=dim,
+        model=model,
+        strength=law.strength,
+        variance=law.variance,
+        alignment=law.alignment,
+        replicas=replicas,
+        seed=sequence,
+        test_samples=test_samples,
+    )
+    result = _run.drive(
+        replicas * room.units,
+        arrays,
+        advance,
+        build,
+        progress=progress,
+        label="giant_step.simulate",
+        checkpoint=_run.Checkpoint(checkpoint, identity),
+    )
+    return conclude(result, throw)
