@@ -73,15 +73,42 @@ void bind_tables(py::module_& m) {
              py::arg("along"), py::arg("across"), py::arg("orthogonal"))
         .def_readonly("weight", &giant::Modes::weight)
         .def_property_readonly("groups", &giant::Modes::groups)
-        .def_property_readonly("count", &giant::Modes::count);
+        .def_property_readonly("count", &giant::Modes::count)
+        .def_readonly("covariance", &giant::Modes::covariance)
+        .def_readonly("along", &giant::Modes::along)
+        .def_readonly("across", &giant::Modes::across)
+        .def_readonly("orthogonal", &giant::Modes::orthogonal);
 }
 
 }  // namespace
 
 // ---- spectral measure of the bulk ----
 
+namespace {
+
+py::typing::Tuple<giant::Modes, Array> step_bulk(const Array& omega, const Array& weight,
+                                                 const Array& label, double noise_var,
+                                                 double samples, const Array& spread) {
+    require_shape("weight", weight, {omega.size()});
+    require_shape("label", label, {omega.size()});
+    const giant::Labels labels{copy(omega), copy(weight), copy(label)};
+    giant::Bulk bulk = giant::step_bulk(labels, noise_var, samples, copy(spread));
+    const Array variance = array(bulk.along_variance, {spread.size()});
+    return py::make_tuple(std::move(bulk.modes), variance);
+}
+
+void bind_modes(py::module_& m) {
+    m.def("giant_step_bulk", &step_bulk, py::kw_only(), py::arg("omega"), py::arg("weight"),
+          py::arg("label"), py::arg("noise_var"), py::arg("samples"), py::arg("spread"));
+}
+
+}  // namespace
+
 // ---- logistic loss ----
 
 // ---- simulation ----
 
-void bind_giant_step(py::module_& m) { bind_tables(m); }
+void bind_giant_step(py::module_& m) {
+    bind_tables(m);
+    bind_modes(m);
+}

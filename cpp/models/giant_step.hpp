@@ -91,6 +91,22 @@ Readout solve_square(const Tables& tables, const Modes& modes, const Setting& se
 
 // ---- giant_step_modes.cpp ----
 
+// Labels y at nodes of the target's direction omega, with the weights of a normal variable.
+struct Labels {
+    std::vector<double> omega, weight, value;
+};
+
+// The measure of bulk rows, and their variance along v for each group.
+struct Bulk {
+    Modes modes;
+    std::vector<double> along_variance;
+};
+
+// The bulk after a step on samples d = n0 samples, for Sigma_g = 1 + spread_g M2, the largest
+// spread > 0, and label noise.
+Bulk step_bulk(const Labels& labels, double noise_var, double samples,
+               const std::vector<double>& spread);
+
 // ---- giant_step_logistic.cpp ----
 
 }  // namespace overparam::giant_step

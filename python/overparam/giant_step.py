@@ -525,6 +525,210 @@ def _gaussian_mean(values: FloatArray, z: FloatArray) -> float:
 
 # ---- the bulk's spectral measure -----------------------------------------------------------------
 
+# The target is tabulated on panels of this width within this range of its argument, which split at
+# its zeros and halve towards them; zeros are looked for at this many points.
+LABEL_RANGE, LABEL_PANEL, LABEL_POINTS = 12.0, 0.5, 4801
+# Nodes whose share of all moments of the label up to the sixth is below this are left out.
+LABEL_NEGLIGIBLE = 1e-22
+
+
+@functools.lru_cache(maxsize=64)
+def _zeros(target: Activation, offset: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return where a target minus an offset changes its sign, and all its zeros with slopes there.
+
+    The ends of an interval of zeros count as changes, touching zeros only in the second array.
+    """
+    x = np.linspace(-LABEL_RANGE, LABEL_RANGE, LABEL_POINTS)
+    y = _evaluate(target, x) - offset
+    sign = np.sign(y)
+    at = np.nonzero(sign[1:] != sign[:-1])[0]
+    low, high, left = x[at], x[at + 1], sign[at]
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        same = np.sign(_evaluate(target, middle) - offset) == left
+        low, high = np.where(same, middle, low), np.where(same, high, middle)
+    changes = np.unique(np.round(high, 14))
+    # Local minima of |y| without a change of sign, by golden section.
+    size = np.abs(y)
+    inner = (size[1:-1] < size[:-2]) & (size[1:-1] <= size[2:])
+    inner &= (sign[:-2] == sign[1:-1]) & (sign[1:-1] == sign[2:])
+    dips = np.nonzero(inner)[0] + 1
+    low, high = x[dips - 1], x[dips + 1]
+    for _ in range(60):
+        a, b = high - 0.618034 * (high - low), low + 0.618034 * (high - low)
+        less = np.abs(_evaluate(target, a) - offset) < np.abs(_evaluate(target, b) - offset)
+        low, high = np.where(less, low, a), np.where(less, b, high)
+    near = np.concatenate([changes, 0.5 * (low + high)])
+    step = x[1] - x[0]
+    slope = np.abs(_evaluate(target, near + step) - _evaluate(target, near - step)) / (2 * step)
+    for array in (changes, near, slope):
+        array.setflags(write=False)
+    return changes, near, slope
+
+
+def _label_nodes(
+    target: Activation, offset: float, scale: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return nodes and weights of a normal variable and the target minus an offset there.
+
+    For averages of functions that vary with the label within `scale` of zero, and smoothly beyond.
+    """
+    _, near, slope = _zeros(target, offset)
+    edges = [np.arange(-LABEL_RANGE, LABEL_RANGE + 0.1, LABEL_PANEL), near]
+    for zero, steepness in zip(near.tolist(), slope.tolist(), strict=True):
+        width = min(scale, 0.5) / max(steepness, 1.0)
+        halvings = math.ceil(math.log2(LABEL_PANEL / width)) + 2
+        widths = LABEL_PANEL * 0.5 ** np.arange(halvings)
+        edges += [zero - widths, zero + widths]
+    edge = np.unique(np.clip(np.concatenate(edges), -LABEL_RANGE, LABEL_RANGE))
+    left, width = edge[:-1, None], np.diff(edge)[:, None]
+    x, w = _legendre()
+    omega = (left + width * x).ravel()
+    weight = (width * w).ravel() * np.exp(-omega * omega / 2)
+    label = _evaluate(target, omega) - offset
+    kept = weight * (1 + label**6) * (1 + omega**2) > LABEL_NEGLIGIBLE
+    return omega[kept], weight[kept] / weight.sum(), label[kept]
+
+
+@functools.cache
+def _legendre() -> tuple[FloatArray, FloatArray]:
+    """Return nodes and weights of the Gauss-Legendre rule on [0, 1]."""
+    x, w = np.polynomial.legendre.leggauss(12)
+    return 0.5 * (x + 1), 0.5 * w
+
+
+@functools.lru_cache(maxsize=64)
+def _step_bulk(
+    target: Activation, offset: float, noise_var: float, alpha0: float, spread: tuple[float, ...]
+) -> tuple[_core.GiantModes, FloatArray]:
+    """Return the measure of Sigma_g = 1 + spread_g M2, and the variances along the spike."""
+    # Labels within this matter to the resolvent next to the spectrum.
+    nearest = math.sqrt(0.5 * alpha0 / max(spread))
+    scale = max(nearest, math.sqrt(noise_var))
+    omega, weight, label = _label_nodes(target, offset, scale)
+    return _core.giant_step_bulk(
+        omega=omega,
+        weight=weight,
+        label=label,
+        noise_var=noise_var,
+        samples=alpha0,
+        spread=np.array(spread),
+    )
+
+
+def _sampled_bulk(
+    problem: Problem, offset: float, modes_dim: int, sequence: np.random.SeedSequence
+) -> tuple[_core.GiantModes, FloatArray]:
+    """Return the measure of one sample of the first step, and the variance along the spike.
+
+    Random are the inputs of the step and their label noise, and with them Sigma, the spike's
+    direction and its overlap with the target's: the weights of modes belong to the sample's
+    directions, so that they sum to one.
+    """
+    from scipy.linalg import eigh
+
+    student = moments(problem.activation)
+    e = problem.lr * problem.readout_values[0]
+    samples = max(math.floor(problem.alpha0 * modes_dim + 0.5), 1)
+    rng = np.random.default_rng(sequence)
+    gradient = np.zeros(modes_dim)
+    first = np.zeros((modes_dim, modes_dim))
+    second = np.zeros((modes_dim, modes_dim))
+    block = 4 * modes_dim
+    for start in range(0, samples, block):
+        x = rng.standard_normal((min(block, samples - start), modes_dim))
+        noise = math.sqrt(problem.noise_var) * rng.standard_normal(len(x))
+        label = _evaluate(problem.target, x[:, 0].copy()) + noise - offset
+        gradient += label @ x
+        # Products of an array with its own transpose take half the time of others.
+        scaled = label[:, None] * x
+        second += scaled.T @ scaled
+        for sign in (1.0, -1.0):
+            part = sign * label > 0
+            scaled = np.sqrt(sign * label[part])[:, None] * x[part]
+            first += sign * (scaled.T @ scaled)
+    linear = (e * student.h2 / samples) * first
+    linear[np.diag_indices(modes_dim)] += 1.0
+    covariance = linear @ linear
+    covariance += (e**2 * student.rest * modes_dim / samples**2) * second
+    eigenvalues, vectors = eigh(covariance, overwrite_a=True, driver="evd")
+    v = gradient / np.linalg.norm(gradient)
+    z = -v[0] * v
+    z[0] += 1.0
+    z /= np.linalg.norm(z)
+    along, teacher = vectors.T @ v, vectors.T @ z
+    modes = _core.GiantModes(
+        weight=np.full(modes_dim, 1 / modes_dim),
+        covariance=eigenvalues[None],
+        along=along**2,
+        across=along * teacher,
+        orthogonal=teacher**2,
+    )
+    return modes, np.array([along**2 @ eigenvalues])
+
+
+def _isotropic_bulk(variance: FloatArray) -> tuple[_core.GiantModes, FloatArray]:
+    """Return the measure of rows without a preferred direction."""
+    one, none = np.ones(1), np.zeros(1)
+    modes = _core.GiantModes(
+        weight=one, covariance=variance[:, None], along=one, across=none, orthogonal=one
+    )
+    return modes, variance.copy()
+
+
+def _endless_bulk(problem: Problem, offset: float) -> tuple[_core.GiantModes, FloatArray]:
+    """Return the measure after a step on endless samples, where only the spike's direction differs.
+
+    There M1 = E[y x x^T] has the eigenvalue E[y omega^2] along the target, which the spike is.
+    """
+    e = problem.lr * problem.readout_values[0]
+    target = moments(problem.target)
+    slope = e * moments(problem.activation).h2
+    root = 1 + slope * (target.mean - offset)
+    along = np.array([(root + slope * target.h2) ** 2])
+    modes = _core.GiantModes(
+        weight=np.array([1.0, 0.0]),
+        covariance=np.array([[root**2, along[0]]]),
+        along=np.array([0.0, 1.0]),
+        across=np.zeros(2),
+        orthogonal=np.array([1.0, 0.0]),
+    )
+    return modes, along
+
+
+def _modes(
+    problem: Problem,
+    given: Spike,
+    method: str,
+    modes_dim: int,
+    sequence: np.random.SeedSequence,
+) -> tuple[_core.GiantModes, FloatArray]:
+    """Return the spectral measure of the bulk after a step, and its variances along the spike.
+
+    Deterministic where the student's s' has no linear part, sampled in `modes_dim` dimensions
+    otherwise.
+    """
+    student = moments(problem.activation)
+    if abs(student.h2) > MOMENT_ROUNDING:
+        if problem.groups > 1:
+            must = (
+                '"isotropic" for several readout values with an activation whose E[z s\'(z)] is '
+                f"not zero (it is {student.h2:.4g})"
+            )
+            raise _check.bad("method", must, method)
+        if math.isinf(problem.alpha0):
+            return _endless_bulk(problem, given.offset)
+        return _sampled_bulk(problem, given.offset, modes_dim, sequence)
+    spread = [
+        (problem.lr * value) ** 2 * student.rest / problem.alpha0
+        for value in problem.readout_values
+    ]
+    if max(spread) <= 0:
+        return _isotropic_bulk(given.variance)
+    return _step_bulk(
+        problem.target, given.offset, problem.noise_var, problem.alpha0, tuple(spread)
+    )
+
 
 # ---- the readout ---------------------------------------------------------------------------------
 
