@@ -2576,9 +2576,12 @@ STEP_ACTIVATIONS = {
 }
 
 
-def gauss_mean(f, splits=(0.0,), nodes=200, reach=9.0):
+LEGENDRE = np.polynomial.legendre.leggauss(200)
+
+
+def gauss_mean(f, splits=(0.0,), reach=9.0):
     """E f(z) of a standard normal, by Gauss-Legendre between the points where f has kinks."""
-    x, w = np.polynomial.legendre.leggauss(nodes)
+    x, w = LEGENDRE
     ends = [-reach, *sorted(s for s in splits if abs(s) < reach), reach]
     total = 0.0
     for a, b in itertools.pairwise(ends):
@@ -2608,11 +2611,11 @@ def step_features(activation, k, c):
     root = math.sqrt(c)
 
     def mean(g):
-        return gauss_mean(lambda z: g(z) * s(k + root * z), splits=(-k / root,))
+        return gauss_mean(lambda z: g(z, s(k + root * z)), splits=(-k / root,))
 
-    mu0, mu1 = mean(np.ones_like), mean(lambda z: z) / root
-    second = gauss_mean(lambda z: s(k + root * z) ** 2, splits=(-k / root,))
-    return mu0, mu1, max(second - mu0**2 - c * mu1**2, 0.0), mean(lambda z: z**2 - 1) / (2 * c)
+    mu0, mu1 = mean(lambda _, y: y), mean(lambda z, y: z * y) / root
+    curvature = mean(lambda z, y: (z**2 - 1) * y) / (2 * c)
+    return mu0, mu1, max(mean(lambda _, y: y**2) - mu0**2 - c * mu1**2, 0.0), curvature
 
 
 def step_target(target, k, gamma):
@@ -2624,7 +2627,7 @@ def step_target(target, k, gamma):
     def mean(g):
         return gauss_mean(lambda z: g(z, s(gamma * k + rho * z)), splits=splits)
 
-    return mean(lambda z, y: y), mean(lambda z, y: z * y), mean(lambda z, y: y**2)
+    return mean(lambda _, y: y), mean(lambda z, y: z * y), mean(lambda _, y: y**2)
 
 
 def step_spike(activation, target, eta, alpha0, avals, pi, Delta):

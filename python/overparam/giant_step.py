@@ -42,6 +42,7 @@ __all__ = [
     "Problem",
     "ReadoutPoint",
     "Spike",
+    "from_weights",
     "moments",
     "simulate",
     "spike",
@@ -59,6 +60,8 @@ FRACTION_TOLERANCE = 1e-9
 MOMENT_ROUNDING = 1e-12
 # Tables of a Function in simulations: spacing, and how far they reach at first and at most.
 LATTICE, FIRST_RADIUS, LARGEST_RADIUS = 2.0**-8, 2.0**4, 2.0**12
+# Iterations of `from_weights` at most, the relative change that it must reach, and rounding.
+MATRIX_ITERATIONS, MATRIX_TOLERANCE, ROUNDING = 200, 1e-11, 1e-14
 # What a simulation measures in each replica.
 MEASURES = ("risk", "train_risk", "class_error", "alignment", "gradient_norm")
 
@@ -737,6 +740,179 @@ def _modes(
 
 
 # ---- given weights -------------------------------------------------------------------------------
+
+
+def _unit(name: str, value: object, dim: int) -> FloatArray:
+    """Return a vector of length `dim`, normalised."""
+    vector = _check.vector(name, value, dim)
+    largest = np.abs(vector).max()
+    if largest == 0:
+        raise _check.bad(name, "other than zero", vector)
+    vector = vector / largest
+    return np.asarray(vector / np.linalg.norm(vector))
+
+
+def _rows_and_spike(
+    W: FloatArray, v: FloatArray, gamma: float, target: FloatArray
+) -> tuple[Spike, FloatArray, FloatArray]:
+    """Return the spike of given rows, the spectrum D of B B^T and U^T (1, s, eps, B zeta)."""
+    from scipy.linalg import eigh
+
+    along = W @ v
+    strength = float(along.mean())
+    bulk = W - along[:, None] * v
+    norms = np.einsum("ij,ij->i", bulk, bulk)
+    variance = float(norms.mean())
+    if variance == 0:
+        raise _check.bad("W", "of rows that are not all parallel to direction", W)
+    rest = target - gamma * v
+    length = np.linalg.norm(rest)
+    zeta = rest / length if length > ROUNDING else np.zeros_like(rest)
+    columns = np.array([np.ones(len(W)), along - strength, norms - variance, bulk @ zeta]).T
+    values, vectors = eigh(bulk @ bulk.T, overwrite_a=True, check_finite=False, driver="evd")
+    law = Spike(strength=[strength], variance=[variance], alignment=gamma)
+    return law, np.maximum(values, 0.0), vectors.T @ columns
+
+
+def from_weights(
+    problem: Problem,
+    W: ArrayLike,
+    direction: ArrayLike,
+    target_direction: ArrayLike,
+    *,
+    throw: bool = True,
+) -> ReadoutPoint:
+    """Return the errors of the readout's fit on top of a given first layer.
+
+    Parameters
+    ----------
+    problem : Problem
+        With one initial readout value. Its `lr` and `alpha0` are not used: W is what training made
+        of the first layer, by whatever steps.
+    W : (p, d) array
+        The first layer, with p = beta d rows to the nearest whole number.
+    direction : (d,) array
+        The direction v of the spike, of any length: the only one along which rows may have
+        overlaps that are not small. After one step, that of the gradient X^T (y - f0).
+    target_direction : (d,) array
+        The direction w* of the target, of any length.
+    throw : bool
+        Raise `ConvergenceError` if the iteration does not converge; otherwise return what was
+        computed.
+
+    Returns
+    -------
+    ReadoutPoint
+        For this W, averaged over the samples of the fit and the test. `strength` is the mean
+        overlap of the rows with v.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    ConvergenceError
+        If the iteration did not converge; its ``result`` holds the last iterate.
+
+    Notes
+    -----
+    Needs no assumption on the law of W beyond the one direction: neither on the spectrum of its
+    rows nor on how their norms depend on their overlaps with v. Costs one eigenvalue problem of
+    order p. Source: ``docs/papers/giant_step.md`` section 6.3.
+
+    Examples
+    --------
+    >>> import numpy as np, overparam as op
+    >>> problem = op.giant_step.Problem(alpha=2, beta=1, ridge=0.1, lr=0, alpha0=0)
+    >>> rows = np.random.default_rng(0).standard_normal((100, 100))
+    >>> W = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    >>> point = op.giant_step.from_weights(problem, W, np.ones(100), np.eye(100)[0])
+    >>> bool(0 < point.train_risk < point.risk < 0.1)
+    True
+    """
+    began = clock.perf_counter()
+    problem = _problem(problem)
+    if problem.groups > 1:
+        raise _check.bad("problem", "one with a single initial readout value", problem)
+    weights = _check.matrix("W", W, (None, None))
+    p, d = weights.shape
+    if d < 2 or p < 1 or abs(p - problem.beta * d) > 0.5 + 1e-9 * p:
+        must = "an array of shape (p, d) with d >= 2 and p = beta d to the nearest whole number"
+        raise _check.bad("W", must, weights)
+    v = _unit("direction", direction, d)
+    target = _unit("target_direction", target_direction, d)
+    throw = _check.boolean("throw", throw)
+    gamma = float(np.clip(v @ target, -1.0, 1.0))
+    law, values, columns = _rows_and_spike(weights, v, gamma, target)
+    tables = _tables(problem.activation, problem.target, law)
+    kappa, weight = tables.kappa, tables.weight
+    mu0, mu1, residual, curvature = (
+        getattr(tables, name)[0] for name in ("mean", "linear", "residual", "curvature")
+    )
+    h, h1, hh = tables.target, tables.target_linear, tables.target_second
+    R = problem.alpha * d / p
+    shapes = np.array([mu1**2, residual])
+    powers = np.array([values, np.ones(p)])
+
+    # (V1h, V2h) = R E[shapes/(1 + V)] and V = shapes . mean(powers/S) with S = ridge + V2h + V1h D.
+    hats, change, iterations, last = R * shapes @ weight, math.inf, 0, math.inf
+    while iterations < MATRIX_ITERATIONS:
+        iterations += 1
+        S = problem.ridge + hats[1] + hats[0] * values
+        Vk = (powers / S).mean(axis=1) @ shapes
+        image = R * shapes @ (weight / (1 + Vk))
+        hatted = (R * shapes * (weight / (1 + Vk) ** 2)) @ shapes.T
+        slope = hatted @ ((powers / S**2) @ powers.T / p)
+        newton = hats + np.linalg.solve(np.eye(2) - slope, image - hats)
+        change = float(np.abs(image - hats).max() / image.max()) if image.max() > 0 else 0.0
+        if change < ROUNDING or (change < MATRIX_TOLERANCE and change >= last):
+            break
+        last = change
+        hats = newton if (newton >= 0).all() and (newton <= R * shapes @ weight).all() else image
+    converged = change < MATRIX_TOLERANCE
+
+    damped = weight / (1 + Vk)
+    K = columns.T @ (columns / S[:, None])
+    F = np.array([mu0, kappa * mu1, curvature])
+    G, epsi = (F * damped) @ F.T, float(damped @ (mu1 * h1))
+    source = K[:3, :3] @ (F @ (damped * h)) + K[:3, 3] * epsi
+    th = np.linalg.solve(np.eye(3) + R * K[:3, :3] @ G, R * source)
+    mean = th @ F
+    e = np.append(F @ (damped * (h - mean)), epsi)
+    psi = R * float(K[3] @ e)
+    a = R * (columns @ e) / S
+    base = hh + problem.noise_var + mean**2 - 2 * mean * h - 2 * psi * mu1 * h1
+    response = (powers / S**2) @ powers.T / p
+    squared = R * weight / (1 + Vk) ** 2
+    start = response @ (shapes @ (squared * base)) + powers @ a**2
+    q = np.linalg.solve(np.eye(2) - response @ ((shapes * squared) @ shapes.T), start)
+    E2 = base + q @ shapes
+    V = (powers / S).mean(axis=1)
+    result = ReadoutPoint(
+        problem=problem,
+        inputs={"dim": d, "width": p},
+        method="weights",
+        status=Status.SUCCESS if converged else Status.NOT_CONVERGED,
+        stats={
+            "seconds": clock.perf_counter() - began,
+            "steps": iterations,
+            "threads": 1,
+            "residual": change,
+        },
+        origin=make_origin(),
+        risk=float(weight @ E2) - problem.noise_var,
+        train_risk=float(weight @ (E2 / (1 + Vk) ** 2)),
+        class_error=math.nan,
+        alignment=gamma,
+        strength=law.strength,
+        m=th[:1],
+        theta=th[1:2],
+        psi=[psi],
+        Q1=[[q[0]]],
+        q2=q[1:],
+        V1=[[V[0]]],
+        V2=V[1:],
+    )
+    return conclude(result, throw)
 
 
 # ---- simulation ----------------------------------------------------------------------------------
