@@ -4,6 +4,8 @@
 #include <pybind11/typing.h>
 
 #include <algorithm>
+#include <cmath>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -77,7 +79,106 @@ void bind_tables(py::module_& m) {
         .def_readonly("covariance", &giant::Modes::covariance)
         .def_readonly("along", &giant::Modes::along)
         .def_readonly("across", &giant::Modes::across)
-        .def_readonly("orthogonal", &giant::Modes::orthogonal);
+        .def_readonly("orthogonal", &giant::Modes::orthogonal)
+        .def("variance_along", [](const giant::Modes& self) {
+            return array(self.variance_along(), {self.groups()});
+        });
+}
+
+}  // namespace
+
+// ---- features and the square loss ----
+
+namespace {
+
+using Four = py::typing::Tuple<Array, Array, Array, Array>;
+
+Four four(const giant::Features& f) {
+    const std::vector<Index> shape{static_cast<Index>(f.mean.size())};
+    return Four(py::make_tuple(array(f.mean, shape), array(f.linear, shape),
+                               array(f.residual, shape), array(f.curvature, shape)));
+}
+
+giant::ClosedForm closed_form(const std::string& name) {
+    using Kind = giant::ClosedForm::Kind;
+    const double he3 = 1.0 / std::sqrt(6.0);
+    if (name == "relu") return {Kind::RELU};
+    if (name == "erf") return {Kind::ERF};
+    if (name == "sin") return {Kind::SINE, 0.0, 1.0};
+    if (name == "sin2") return {Kind::SINE, 0.0, 2.0};
+    if (name == "sinlin") return {Kind::SINE, 1.0, 2.0};
+    if (name == "linear") return {Kind::POLYNOMIAL, 0.0, 0.0, {0.0, 1.0}};
+    if (name == "he3") return {Kind::POLYNOMIAL, 0.0, 0.0, {0.0, 1.0 - 3.0 * he3, 0.0, he3}};
+    if (name == "quad1") return {Kind::POLYNOMIAL, 0.0, 0.0, {-0.5, 1.0, 0.5}};
+    throw ArgumentError("activation", "one with closed forms", name);
+}
+
+// An array of the solution's fields: of shape (K,), or (K, K).
+template <std::vector<double> giant::Readout::* Field, bool SQUARE = false>
+Array field(const giant::Readout& r) {
+    const Index groups = static_cast<Index>(r.V2.size());
+    return array(r.*Field,
+                 SQUARE ? std::vector<Index>{groups, groups} : std::vector<Index>{groups});
+}
+
+void bind_readout(py::module_& m) {
+    m.def(
+        "giant_closed_features",
+        [](const std::string& activation, const Array& k, const Array& variance) {
+            require_shape("variance", variance, {k.size()});
+            const giant::ClosedForm s = closed_form(activation);
+            return four(giant::closed_features(s, copy(k), copy(variance)));
+        },
+        py::arg("activation"), py::arg("k"), py::arg("variance"));
+    m.def(
+        "giant_lattice_features",
+        [](const Array& values, double start, double step, const Array& k, double deviation) {
+            return four(giant::lattice_features(copy(values), start, step, copy(k), deviation));
+        },
+        py::arg("values"), py::arg("start"), py::arg("step"), py::arg("k"), py::arg("deviation"));
+
+    py::class_<giant::Setting>(m, "GiantSetting")
+        .def(py::init([](double alpha, double beta, double ridge, double noise_var,
+                         const Array& fraction, const Array& norm_slope, double slope_variance,
+                         double inverse_width) {
+                 require_shape("norm_slope", norm_slope, {fraction.size()});
+                 return giant::Setting{alpha,          beta,           ridge,
+                                       noise_var,      copy(fraction), copy(norm_slope),
+                                       slope_variance, inverse_width};
+             }),
+             py::kw_only(), py::arg("alpha"), py::arg("beta"), py::arg("ridge"),
+             py::arg("noise_var"), py::arg("fraction"), py::arg("norm_slope"),
+             py::arg("slope_variance") = 1.0, py::arg("inverse_width") = 0.0);
+    py::class_<giant::Readout>(m, "GiantReadout")
+        .def_readonly("risk", &giant::Readout::risk)
+        .def_readonly("train_risk", &giant::Readout::train_risk)
+        .def_readonly("class_error", &giant::Readout::class_error)
+        .def_property_readonly("m", &field<&giant::Readout::m>)
+        .def_property_readonly("theta", &field<&giant::Readout::theta>)
+        .def_property_readonly("psi", &field<&giant::Readout::psi>)
+        .def_property_readonly("Q1", &field<&giant::Readout::Q1, true>)
+        .def_property_readonly("q2", &field<&giant::Readout::q2>)
+        .def_property_readonly("V1", &field<&giant::Readout::V1, true>)
+        .def_property_readonly("V2", &field<&giant::Readout::V2>)
+        .def_readonly("status", &giant::Readout::status)
+        .def_readonly("iterations", &giant::Readout::iterations)
+        .def_readonly("residual", &giant::Readout::residual)
+        .def_readonly("identity", &giant::Readout::identity);
+    m.def(
+        "giant_resolvent",
+        [](const giant::Modes& modes, const Array& fraction, double beta, const Array& V1h,
+           const Array& Lambda) {
+            const Index groups = fraction.size();
+            require_shape("V1h", V1h, {groups, groups});
+            require_shape("Lambda", Lambda, {groups});
+            const giant::Resolvent r =
+                giant::resolvent(modes, copy(fraction), beta, copy(V1h), copy(Lambda));
+            return py::typing::Tuple<Array, Array, Array>(py::make_tuple(
+                array(r.v, {groups}), array(r.V1, {groups, groups}), array(r.V2, {groups})));
+        },
+        py::arg("modes"), py::arg("fraction"), py::arg("beta"), py::arg("V1h"), py::arg("Lambda"));
+    m.def("giant_square", &giant::solve_square, py::arg("tables"), py::arg("modes"),
+          py::arg("setting"), py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace
@@ -111,4 +212,5 @@ void bind_modes(py::module_& m) {
 void bind_giant_step(py::module_& m) {
     bind_tables(m);
     bind_modes(m);
+    bind_readout(m);
 }

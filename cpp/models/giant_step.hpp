@@ -55,6 +55,8 @@ struct Modes {
 
     Index count() const { return static_cast<Index>(weight.size()); }
     Index groups() const { return count() ? static_cast<Index>(covariance.size()) / count() : 0; }
+    // d times the variance of b_i . v for each group.
+    std::vector<double> variance_along() const;
 };
 
 // ---- giant_step_readout.cpp ----

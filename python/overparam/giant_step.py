@@ -17,11 +17,11 @@ import functools
 import math
 import time as clock
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from overparam import _blas, _check, _core, _run
 from overparam._problem import BaseProblem
@@ -42,9 +42,15 @@ __all__ = [
     "Problem",
     "ReadoutPoint",
     "Spike",
+    "features",
     "from_weights",
+    "linear_floor",
     "moments",
+    "optimal_lr",
+    "optimal_ridge",
+    "projection_floor",
     "simulate",
+    "solve",
     "spike",
 ]
 
@@ -138,8 +144,8 @@ class Function:
     --------
     >>> import numpy as np, overparam as op
     >>> cosine = op.giant_step.Function("cos", np.cos, lambda x: -np.sin(x))
-    >>> round(op.giant_step.moments(cosine).mean, 12) == round(np.exp(-0.5), 12)
-    True
+    >>> round(op.giant_step.moments(cosine).mean, 6)
+    0.606531
     """
 
     name: str
@@ -518,12 +524,397 @@ def _problem(problem: object) -> Problem:
 # ---- from the gradient step to the spike ---------------------------------------------------------
 
 
-def _gaussian_mean(values: FloatArray, z: FloatArray) -> float:
-    weights = np.exp(-z * z / 2)
-    return float(weights @ values / weights.sum())
+def moments(activation: str | Function) -> HermiteMoments:
+    """Return the Gaussian averages of an activation at unit variance.
+
+    Parameters
+    ----------
+    activation : str or Function
+        As in `Problem`.
+
+    Returns
+    -------
+    HermiteMoments
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the activation is not known, or its values are not finite or of another shape.
+
+    Notes
+    -----
+    In closed form but for tanh, softplus and functions of one's own. Source:
+    ``docs/papers/giant_step.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> found = op.giant_step.moments("relu")
+    >>> found.h1, round(found.rest, 6)
+    (0.5, 0.090845)
+    """
+    return _moments(_activation("activation", activation))
+
+
+@functools.lru_cache(maxsize=64)
+def _moments(activation: Activation) -> HermiteMoments:
+    if activation == "relu":
+        density = 1 / math.sqrt(2 * math.pi)
+        rest = 1 / 4 - 1 / (2 * math.pi)
+        return HermiteMoments(mean=density, second=0.5, h1=0.5, h2=density, h3=0.0, rest=rest)
+    if activation == "erf":
+        h1 = 1 / math.sqrt(math.pi)
+        rest = 2 / (math.pi * math.sqrt(3)) - h1**2
+        return HermiteMoments(mean=0.0, second=1 / 3, h1=h1, h2=0.0, h3=-h1 / 2, rest=rest)
+    if activation in SINES:
+        slope, w = SINES[activation]
+        decay = math.exp(-w * w / 2)
+        return HermiteMoments(
+            mean=0.0,
+            second=slope**2 + 2 * slope * w * decay - math.expm1(-2 * w * w) / 2,
+            h1=slope + w * decay,
+            h2=0.0,
+            h3=-(w**3) * decay,
+            rest=(w * math.expm1(-w * w)) ** 2 / 2,
+        )
+    if activation in POLYNOMIALS:
+        p0, p1, p2, p3 = POLYNOMIALS[activation]
+        h1, h2, h3 = p1 + 3 * p3, 2 * p2, 6 * p3
+        mean = p0 + p2
+        second = mean**2 + h1**2 + h2**2 / 2 + h3**2 / 6
+        return HermiteMoments(mean=mean, second=second, h1=h1, h2=h2, h3=h3, rest=h3**2 / 2)
+    total = np.zeros(6)
+    for coefficient, z in _lattices(activation, -REACH, REACH, 1.0):
+        weight = np.exp(-z * z / 2)
+        weight *= coefficient / weight.sum()
+        s, ds = _evaluate(activation, z), _evaluate(activation, z, "df")
+        total += [weight @ x for x in (s, s * s, z * s, (z * z - 1) * s, z**3 * s, ds * ds)]
+    mean, second, h1, h2, cubic, slope2 = (
+        0.0 if abs(x) < MOMENT_ROUNDING else float(x) for x in total
+    )
+    h3 = cubic - 3 * h1
+    rest = max(slope2 - h1**2 - h2**2, 0.0)
+    return HermiteMoments(mean=mean, second=second, h1=h1, h2=h2, h3=h3, rest=rest)
+
+
+class _Gradient(NamedTuple):
+    """The mean direction of the first-stage gradient, and the effective label."""
+
+    norm: float  # |g|
+    alignment: float
+    offset: float  # mean output before the step
+    mean: float  # of the label minus the offset
+    second: float
+
+
+def _gradient(problem: Problem) -> _Gradient:
+    student, target = _moments(problem.activation), _moments(problem.target)
+    values, fractions = problem.readout_values, problem.readout_fractions
+    offset = student.mean * sum(A * pi for A, pi in zip(values, fractions, strict=True))
+    mean = target.mean - offset
+    second = target.second + problem.noise_var - 2 * offset * target.mean + offset**2
+    norm = math.inf
+    if problem.alpha0 > 0:
+        norm = math.sqrt(target.h1**2 + second / problem.alpha0)
+    alignment = target.h1 / norm if norm > 0 else 0.0
+    return _Gradient(norm, alignment, offset, mean, second)
+
+
+def spike(problem: Problem) -> Spike:
+    """Return the spiked first layer that the gradient step makes of the initial one.
+
+    Parameters
+    ----------
+    problem : Problem
+        Step, activations and initial readout; alpha, beta and the ridge are ignored.
+
+    Returns
+    -------
+    Spike
+        Without a step (a rate or alpha0 of 0): strengths 0, variances 1, alignment 0.
+
+    Raises
+    ------
+    TypeError
+        If `problem` is not a `Problem`.
+    ValueError
+        If the step leaves nothing of a row but its spike.
+
+    Notes
+    -----
+    An activation with h1 = 0 gets no spike: its strengths are 0, its variances are not 1. Source:
+    ``docs/papers/giant_step.md`` section 2.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1, beta=1, ridge=0.1, lr=3, alpha0=20, activation="tanh", target="sin"
+    ... )
+    >>> found = op.giant_step.spike(problem)
+    >>> found.strength.round(6), found.variance.round(6), round(found.alignment, 6)
+    (array([1.134056]), array([1.018973]), 0.971854)
+    """
+    return _spike(_problem(problem))
+
+
+def _spike(problem: Problem) -> Spike:
+    if not problem.has_step:
+        none = np.zeros(problem.groups)
+        return Spike(strength=none, variance=none + 1, alignment=0.0)
+    student, g = _moments(problem.activation), _gradient(problem)
+    step = problem.lr * np.array(problem.readout_values)
+    sampled = g.second / problem.alpha0
+    # The part of 1 + 2 e h2 y1 + (e h2 y1)^2 is a square.
+    variance = (1 + step * student.h2 * g.mean) ** 2
+    variance += step**2 * (student.h2**2 + student.rest) * sampled
+    return Spike(
+        strength=step * student.h1 * g.norm,
+        variance=variance,
+        alignment=max(-1.0, min(1.0, g.alignment)),
+        gradient_norm=g.norm,
+        offset=g.offset,
+    )
 
 
 # ---- conditional features ------------------------------------------------------------------------
+
+# slope x + sin(frequency x), and polynomials by their coefficients.
+SINES = {"sin": (0.0, 1.0), "sin2": (0.0, 2.0), "sinlin": (1.0, 2.0)}
+POLYNOMIALS = {
+    "linear": (0.0, 1.0, 0.0, 0.0),
+    "he3": (0.0, 1 - 3 / math.sqrt(6), 0.0, 1 / math.sqrt(6)),
+    "quad1": (-0.5, 1.0, 0.5, 0.0),
+}
+
+# Half-width of Gaussian averages in standard deviations.
+REACH = 9.0
+# Below this deviation averages are taken with Gauss's rule, else on a lattice.
+SMALL_DEVIATION = 1e-3
+# Nodes of a panel of the kappa grid, longest panel, largest number of panels on one side.
+PANEL_NODES, PANEL_LENGTH, PANELS = 16, 1.0, 10**4
+
+Features = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+
+
+def _lattices(
+    activation: Activation, low: float, high: float, deviation: float
+) -> list[tuple[float, FloatArray]]:
+    """Return lattices for averages over intervals of `deviation`, each with its coefficient.
+
+    The rule is exponentially accurate for the built-in activations. For others the error of
+    midpoints, to which kinks at integers add even powers of the step, is extrapolated.
+    """
+    if isinstance(activation, str):
+        steps = [(1.0, min(0.28, 0.55 * deviation))]
+    else:
+        step = 1 / math.ceil(max(16.0, 8 / deviation))
+        steps = [(1 / 45, step), (-20 / 45, step / 2), (64 / 45, step / 4)]
+    lattices = []
+    for coefficient, step in steps:
+        first, last = math.floor(low / step) - 1, math.ceil(high / step) + 1
+        lattices.append((coefficient, (np.arange(first, last, dtype=np.float64) + 0.5) * step))
+    return lattices
+
+
+def _features(activation: Activation, k: FloatArray, deviation: float) -> Features:
+    """Return mu0, mu1, mus^2 and d mu0/dc at 1-D points, at one positive deviation sqrt c."""
+    if isinstance(activation, str) and activation not in ("tanh", "softplus"):
+        return _core.giant_closed_features(activation, k, np.full(len(k), deviation**2))
+    if deviation < SMALL_DEVIATION:
+        z, weight = np.polynomial.hermite_e.hermegauss(20)
+        weight = weight / weight.sum()
+        s = _evaluate(activation, k[:, None] + deviation * z)
+        mean = s @ weight
+        rest = s - mean[:, None]
+        linear, curved = rest @ (weight * z), rest @ (weight * (z * z - 1))
+        residual = (rest - linear[:, None] * z) ** 2 @ weight
+        return mean, linear / deviation, residual, curved / (2 * deviation**2)
+    sums = np.zeros((4, len(k)))
+    reach = REACH * deviation
+    for coefficient, x in _lattices(activation, k.min() - reach, k.max() + reach, deviation):
+        values = _evaluate(activation, x)
+        parts = _core.giant_lattice_features(values, x[0], x[1] - x[0], k, deviation)
+        sums += coefficient * np.array(parts)
+    return sums[0], sums[1], np.maximum(sums[2], 0.0), sums[3]
+
+
+def features(
+    activation: str | Function, kappa: ArrayLike, variance: ArrayLike
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return mean, slope and residual variance of an activation of a normal variable.
+
+    Parameters
+    ----------
+    activation : str or Function
+        As in `Problem`.
+    kappa : array_like
+        Means of the variable.
+    variance : array_like
+        Its variances c > 0, a number or an array that broadcasts against `kappa`.
+
+    Returns
+    -------
+    mu0 : array like `kappa`
+        E s(kappa + sqrt(c) z).
+    mu1 : array like `kappa`
+        E s'(kappa + sqrt(c) z).
+    mustar2 : array like `kappa`
+        E s^2 - mu0^2 - c mu1^2 >= 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described.
+
+    Notes
+    -----
+    Here `kappa` is the whole mean, r_g times the component along the spike. Source:
+    ``docs/papers/giant_step.md`` section 3.3.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> mu0, mu1, mustar2 = op.giant_step.features("sin", [0.0, 1.2], 2.0)
+    >>> mu0.round(6), mustar2.round(6)
+    (array([0.      , 0.342878]), array([0.220172, 0.353648]))
+    """
+    activation = _activation("activation", activation)
+    k, c = _reals("kappa", kappa), _reals("variance", variance)
+    if (c <= 0).any():
+        raise _check.bad("variance", "positive", c)
+    try:
+        c = np.broadcast_to(c, k.shape)
+    except ValueError:
+        must = f"a number or an array that broadcasts to the shape {k.shape} of kappa"
+        raise _check.bad("variance", must, c) from None
+    out = np.empty((3, *k.shape))
+    for one in np.unique(c):
+        here = c == one
+        if here.any():
+            found = _features(activation, k[here], math.sqrt(one))
+            for part, values in zip(out, found[:3], strict=True):
+                part[here] = values
+    return out[0], out[1], out[2]
+
+
+def _reals(name: str, value: object) -> FloatArray:
+    """Return a float64 array of finite real numbers of any shape."""
+    must = "finite real numbers"
+    try:
+        array = np.asarray(value)
+    except ValueError:  # nested sequences of different lengths
+        raise _check.bad(name, must, value) from None
+    if array.dtype.kind not in "iuf":
+        raise _check.bad(name, must, value, TypeError)
+    if not np.isfinite(array).all():
+        raise _check.bad(name, must, array)
+    return array.astype(np.float64)
+
+
+class _Scale(NamedTuple):
+    """Length of the panels that a function needs up to `extent`; beyond it they may grow."""
+
+    length: float
+    extent: float
+
+
+def _student_scale(activation: Activation, strength: float, variance: float) -> _Scale:
+    deviation = math.sqrt(variance)
+    if activation == "relu":
+        length, extent = 0.75 * deviation, REACH * deviation
+    elif activation in ("tanh", "softplus", "erf"):
+        length, extent = 1.2 * max(1.0, 0.45 * deviation), 10 + REACH * deviation
+    elif activation in SINES:
+        frequency = SINES[activation][1]
+        length, extent = 0.8 * min(1 / frequency, deviation), math.inf
+    elif activation in POLYNOMIALS:
+        length, extent = 0.7 * min(1.0, deviation), 3 * (1 + deviation)
+    else:
+        length, extent = 0.7 * min(1.0, deviation), math.inf
+    return _Scale(length / abs(strength), extent / abs(strength))
+
+
+def _kappa_grid(
+    activation: Activation, target: Activation, spike: Spike
+) -> tuple[FloatArray, FloatArray]:
+    """Return nodes and weights (of sum one) of Gauss panels that resolve student and target."""
+    scales = {
+        _student_scale(activation, r, c)
+        for r, c in zip(spike.strength.tolist(), spike.variance.tolist(), strict=True)
+        if r != 0
+    }
+    gamma = abs(spike.alignment)
+    width = math.sqrt(1 - gamma**2)
+    if width < gamma and (target == "relu" or isinstance(target, Function)):
+        # Kinks are as wide as this; one at 0 is resolved however narrow it is.
+        kink = max(width / gamma, 1e-9)
+        extent = math.inf if isinstance(target, Function) and kink > 0.1 else REACH * kink
+        scales.add(_Scale(0.75 * kink, extent))
+    shortest = REACH / PANELS
+    edges = [0.0]
+    while edges[-1] < REACH:
+        k = edges[-1]
+        length = PANEL_LENGTH
+        for scale in scales:
+            if scale.extent == math.inf:
+                length = min(length, max(scale.length, shortest))
+            else:
+                length = min(length, scale.length + max(k - scale.extent, 0.0) / 2)
+        edges.append(min(k + length, REACH))
+    ends = np.array(edges)
+    half = np.diff(ends)[:, None] / 2
+    nodes, weights = _panel_rule()
+    positive = ((ends[:-1, None] + half) + half * nodes).ravel()
+    mass = (half * weights).ravel() * np.exp(-positive * positive / 2)
+    kappa = np.concatenate([-positive[::-1], positive])
+    weight = np.concatenate([mass[::-1], mass])
+    return kappa, weight / weight.sum()
+
+
+@functools.cache
+def _panel_rule() -> tuple[FloatArray, FloatArray]:
+    return np.polynomial.legendre.leggauss(PANEL_NODES)
+
+
+@functools.lru_cache(maxsize=64)
+def _tables(activation: Activation, target: Activation, spike: Spike) -> _core.GiantTables:
+    return _core.GiantTables(**_table_arrays(activation, target, spike))
+
+
+def _table_arrays(
+    activation: Activation, target: Activation, spike: Spike
+) -> dict[str, FloatArray]:
+    """Return kappa nodes, and features and target there, as `_core.GiantTables` takes them."""
+    kappa, weight = _kappa_grid(activation, target, spike)
+    groups: list[Features] = []
+    for r, c in zip(spike.strength.tolist(), spike.variance.tolist(), strict=True):
+        if r == 0:
+            one = _features(activation, np.zeros(1), math.sqrt(c))
+            groups.append(tuple(np.full(len(kappa), x[0]) for x in one))  # type: ignore[arg-type]
+        else:
+            groups.append(_features(activation, r * kappa, math.sqrt(c)))
+    mean, linear, residual, curvature = np.array(groups).transpose(1, 0, 2)
+    gamma = spike.alignment
+    rho = math.sqrt((1 - gamma) * (1 + gamma))
+    if rho == 0:
+        h = _evaluate(target, gamma * kappa)
+        h1, second = np.zeros_like(h), h * h
+    else:
+        h, slope, rest, _ = _features(target, gamma * kappa, rho)
+        h1 = rho * slope
+        second = h * h + h1 * h1 + rest
+    return {
+        "kappa": kappa,
+        "weight": weight,
+        "mean": mean,
+        "linear": linear,
+        "residual": residual,
+        "curvature": curvature,
+        "target": h,
+        "target_linear": h1,
+        "target_second": second,
+    }
 
 
 # ---- the bulk's spectral measure -----------------------------------------------------------------
@@ -733,7 +1124,464 @@ def _modes(
     )
 
 
+def _isotropic_modes(spike: Spike) -> _core.GiantModes:
+    return _core.GiantModes(
+        weight=[1],
+        covariance=spike.variance[:, None].tolist(),
+        along=[1],
+        across=[0],
+        orthogonal=[1],
+    )
+
+
 # ---- the readout ---------------------------------------------------------------------------------
+
+
+class _Regime(NamedTuple):
+    """What `solve` is to solve."""
+
+    name: str
+    spike: Spike
+    slope_variance: float = 1.0
+
+
+def _regime(problem: Problem, spike: Spike | None, small_step: float | None) -> _Regime:
+    if spike is not None:
+        if not isinstance(spike, Spike):
+            raise _check.bad("spike", "an overparam.giant_step.Spike or None", spike, TypeError)
+        if len(spike.strength) != problem.groups:
+            must = f"of {problem.groups} groups, as the problem"
+            raise _check.bad("spike", must, f"of {len(spike.strength)}")
+    none = np.zeros(problem.groups)
+    if small_step is not None:
+        alignment = _gradient(problem).alignment if spike is None else spike.alignment
+        still = Spike(strength=none, variance=none + 1, alignment=alignment)
+        values, fractions = np.array(problem.readout_values), np.array(problem.readout_fractions)
+        spread = float(fractions @ values**2)
+        if _moments(problem.activation).mean != 0:  # the mean feature pins the mean readout
+            spread -= float(fractions @ values) ** 2
+        slope_variance = 1 + small_step**2 * max(spread, 0.0)
+        return _Regime("small step" if small_step else "random features", still, slope_variance)
+    if spike is not None:
+        return _Regime("given spike", spike)
+    own = _spike(problem)
+    if not problem.has_step:
+        return _Regime("random features", own)
+    return _Regime("giant step" if own.strength.any() else "no spike", own)
+
+
+def solve(
+    problem: Problem,
+    *,
+    method: str = "corrected",
+    spike: Spike | None = None,
+    width: float | None = None,
+    small_step: float | None = None,
+    loss: str = "square",
+    modes_dim: int = 2000,
+    seed: int | np.random.SeedSequence | None = 0,
+    throw: bool = True,
+) -> ReadoutPoint:
+    """Return the errors of the fitted network in the limit of high dimension.
+
+    Parameters
+    ----------
+    problem : Problem
+        With a rate or alpha0 of 0: random features.
+    method : {"corrected", "anisotropic", "isotropic"}
+        "isotropic" are the paper's spiked random features. "anisotropic" takes the bulk's
+        covariance at finite alpha0 into account, "corrected" the norms of the rows as well.
+    spike : Spike, optional
+        First layer to use in place of `spike(problem)`; the rate and alpha0 are then ignored.
+    width : float, optional
+        Number of units, for the correction of the mean part at finite width; square loss only.
+    small_step : float, optional
+        r0 of a step that is sqrt(dim) smaller, with strengths r0 A_g/sqrt(dim); the rate is
+        ignored, the alignment is that of `spike`, or of the problem's gradient.
+    loss : {"square", "logistic"}
+        "logistic": log(1 + exp(-y f)) on the signs of the noisy labels, for one group.
+    modes_dim : int
+        Dimension in which the bulk's spectrum is sampled, for activations that are not odd.
+    seed : int, SeedSequence or None
+        Of that sample.
+    throw : bool
+        Raise if an iteration does not converge; otherwise return the result with its status.
+
+    Returns
+    -------
+    ReadoutPoint
+        ``method`` is the one that was used: given spikes, random features, small steps, steps
+        without a spike and the logistic loss are isotropic. ``stats`` has the regime, iterations,
+        the last relative change, and the defect of an identity of the resolvent.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described or that a method cannot honour.
+    ConvergenceError
+        If an iteration does not converge, with the result.
+
+    Notes
+    -----
+    Source: ``docs/papers/giant_step.md`` sections 4, 5, 6.1, 6.2 and 7.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=2.0, beta=1.0, ridge=0.1, lr=3.0, alpha0=20.0, target="sin"
+    ... )
+    >>> after = op.giant_step.solve(problem, method="isotropic")
+    >>> before = op.giant_step.solve(problem.replace(lr=0.0))
+    >>> round(after.risk, 4), round(before.risk, 4)
+    (0.0354, 0.2376)
+    >>> before.stats["regime"]
+    'random features'
+    """
+    began = clock.perf_counter()
+    problem = _problem(problem)
+    method = _check.choice("method", method, METHODS)
+    loss = _check.choice("loss", loss, LOSSES)
+    if small_step is not None:
+        small_step = _check.real("small_step", small_step)
+    if width is not None:
+        width = _check.real("width", width, minimum=0.0, strict_minimum=True)
+        if loss != "square":
+            raise _check.bad("width", 'None unless loss is "square"', width)
+    _check.integer("modes_dim", modes_dim, minimum=1)
+    regime = _regime(problem, spike, small_step)
+    if regime.name != "giant step" or loss == "logistic":
+        method = "isotropic"
+    tables = _tables(problem.activation, problem.target, regime.spike)
+    if method == "isotropic":
+        modes = _isotropic_modes(regime.spike)
+    else:
+        sequence = _check.seed_sequence(seed)
+        modes, along = _modes(problem, regime.spike, method, modes_dim, sequence)
+    norm_slope = np.zeros(problem.groups)
+    if method == "corrected":
+        h3 = _moments(problem.activation).h3
+        step = 2 * problem.lr * np.array(problem.readout_values)
+        norm_slope = step * h3 * regime.spike.gradient_norm / along
+    setting = _core.GiantSetting(
+        alpha=problem.alpha,
+        beta=problem.beta,
+        ridge=problem.ridge,
+        noise_var=problem.noise_var,
+        fraction=np.array(problem.readout_fractions),
+        norm_slope=norm_slope,
+        slope_variance=regime.slope_variance,
+        inverse_width=0.0 if width is None else 1 / width,
+    )
+    found = _core.giant_square(tables, modes, setting)
+    return conclude(
+        ReadoutPoint(
+            problem=problem,
+            inputs=_given(spike=spike, width=width, small_step=small_step, loss=loss),
+            method=method,
+            status=found.status,
+            stats={
+                "seconds": clock.perf_counter() - began,
+                "regime": regime.name,
+                "iterations": found.iterations,
+                "residual": found.residual,
+                "identity": found.identity,
+                "nodes": tables.nodes,
+                "modes": modes.count,
+            },
+            origin=make_origin(),
+            alignment=regime.spike.alignment,
+            strength=regime.spike.strength,
+            **{name: getattr(found, name) for name in READOUT_FIELDS},
+        ),
+        throw,
+    )
+
+
+READOUT_FIELDS = (
+    "risk",
+    "train_risk",
+    "class_error",
+    "m",
+    "theta",
+    "psi",
+    "Q1",
+    "q2",
+    "V1",
+    "V2",
+)
+
+
+def _given(*, spike: Spike | None, loss: str, **others: object) -> dict[str, Any]:
+    """Return the arguments that were given, as plain data."""
+    inputs: dict[str, Any] = {name: x for name, x in others.items() if x is not None}
+    if spike is not None:
+        inputs["spike"] = spike._values()
+    return {"loss": loss, **inputs}
+
+
+# ---- floors and the best settings ----------------------------------------------------------------
+
+# Relative singular values below this belong to dependent functions.
+DEPENDENCE = 1e-12
+# Spacing of the first scan for a minimum, last width of its bracket, and step of the differences
+# that refine it, in units of the logarithm.
+SCAN, BRACKET, DIFFERENCE = 0.6, 0.01, 0.02
+
+
+def linear_floor(problem: Problem) -> float:
+    """Return the risk that no network with an untrained first layer falls below.
+
+    Parameters
+    ----------
+    problem : Problem
+        Activation and target; the rest is ignored.
+
+    Returns
+    -------
+    float
+        The target's energy without its linear part, and without its mean if the activation has
+        one. The linear part stays if the activation has none.
+
+    Raises
+    ------
+    TypeError
+        If `problem` is not a `Problem`.
+
+    Notes
+    -----
+    A small step does not help. Source: ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1, beta=1, ridge=0.1, lr=0, alpha0=0, activation="tanh", target="sin"
+    ... )
+    >>> round(op.giant_step.linear_floor(problem), 6)
+    0.064453
+    """
+    problem = _problem(problem)
+    student, target = _moments(problem.activation), _moments(problem.target)
+    floor = target.second
+    if student.h1 != 0:
+        floor -= target.h1**2
+    if student.mean != 0:
+        floor -= target.mean**2
+    return max(floor, 0.0)
+
+
+def projection_floor(problem: Problem) -> float:
+    """Return the risk of the best readout after the step, with any number of units and samples.
+
+    Parameters
+    ----------
+    problem : Problem
+        Step, activations and initial readout; alpha, beta and the ridge are ignored.
+
+    Returns
+    -------
+    float
+        The limit of the isotropic theory for alpha, beta -> infinity.
+
+    Raises
+    ------
+    TypeError
+        If `problem` is not a `Problem`.
+    ValueError
+        If there is no step: see `linear_floor`.
+
+    Notes
+    -----
+    Source: ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1, beta=1, ridge=0.1, lr=3, alpha0=20, activation="tanh", target="sin"
+    ... )
+    >>> floors = op.giant_step.projection_floor, op.giant_step.linear_floor
+    >>> [round(floor(problem), 5) for floor in floors]
+    [0.00671, 0.06445]
+    """
+    problem = _problem(problem)
+    if not problem.has_step:
+        raise _check.bad("lr", "nonzero, with alpha0 > 0 (there is no step)", problem.lr)
+    t = _table_arrays(problem.activation, problem.target, _spike(problem))
+    weight, h, h1 = t["weight"], t["target"], t["target_linear"]
+    unlearnable = weight @ (t["target_second"] - h * h - h1 * h1)
+    nonlinear = np.concatenate([t["mean"], t["kappa"] * t["linear"]])
+    floor = unlearnable + _distance2(h, nonlinear, weight) + _distance2(h1, t["linear"], weight)
+    return max(float(floor), 0.0)
+
+
+def _distance2(function: FloatArray, others: FloatArray, weight: FloatArray) -> float:
+    """Return the squared distance of a function from the span of others."""
+    root = np.sqrt(weight)
+    norms = np.sqrt(others**2 @ weight)
+    basis = (others[norms > 0] / norms[norms > 0, None] * root).T
+    left, values, _ = np.linalg.svd(basis, full_matrices=False)
+    if len(values):
+        left = left[:, values > DEPENDENCE * values[0]]
+    rest = root * function
+    for _ in range(2):  # twice is enough for orthogonality
+        rest = rest - left @ (left.T @ rest)
+    return float(rest @ rest)
+
+
+def _best(risk: Callable[[float], float], bounds: tuple[float, float]) -> tuple[float, bool]:
+    """Return where a function of a positive number is smallest, and whether at a bound."""
+    low, high = math.log(bounds[0]), math.log(bounds[1])
+    known: dict[float, float] = {}
+
+    def f(x: float) -> float:
+        if x not in known:
+            known[x] = risk(min(max(math.exp(x), bounds[0]), bounds[1]))
+        return known[x]
+
+    grid = np.linspace(low, high, 2 + math.ceil((high - low) / SCAN)).tolist()
+    best = min(range(len(grid)), key=lambda i: f(grid[i]))
+    a, b = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    golden = (3 - math.sqrt(5)) / 2
+    x, y = a + golden * (b - a), b - golden * (b - a)
+    while b - a > BRACKET:
+        if f(x) <= f(y):
+            b, y = y, x
+            x = a + golden * (b - a)
+        else:
+            a, x = x, y
+            y = b - golden * (b - a)
+    for bound in (low, high):
+        if min(abs(a - bound), abs(b - bound)) < BRACKET and f(bound) <= min(f(x), f(y)):
+            return math.exp(bound), True
+    x = (a + b) / 2
+    for _ in range(3):  # Newton's method with differences of fourth order
+        h = min(DIFFERENCE, (x - low) / 2, (high - x) / 2)
+        outer, inner = (f(x + 2 * h), f(x - 2 * h)), (f(x + h), f(x - h))
+        slope = (8 * (inner[0] - inner[1]) - (outer[0] - outer[1])) / (12 * h)
+        curvature = (16 * sum(inner) - sum(outer) - 30 * f(x)) / (12 * h * h)
+        if not curvature > 0 or abs(slope) > 2 * BRACKET * curvature:
+            break
+        x -= slope / curvature
+    return math.exp(x), False
+
+
+def _bounds(value: object) -> tuple[float, float]:
+    must = "two positive numbers in increasing order"
+    bounds = _check.vector("bounds", value)
+    if len(bounds) != 2 or not 0 < bounds[0] < bounds[1]:
+        raise _check.bad("bounds", must, bounds)
+    return float(bounds[0]), float(bounds[1])
+
+
+def optimal_ridge(
+    problem: Problem, *, method: str = "corrected", bounds: tuple[float, float] = (1e-8, 1e4)
+) -> tuple[float, ReadoutPoint]:
+    """Return the ridge with the smallest risk.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its ridge is ignored.
+    method : {"corrected", "anisotropic", "isotropic"}
+        As in `solve`.
+    bounds : pair of floats
+        Smallest and largest ridge.
+
+    Returns
+    -------
+    ridge : float
+        A bound where the risk is smallest there.
+    point : ReadoutPoint
+        `solve` at this ridge. Its status is NOT_CONVERGED if the ridge is a bound.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described or that the method cannot honour.
+    ConvergenceError
+        If an iteration does not converge.
+
+    Notes
+    -----
+    A scan of the whole range, and a refinement of its best point. Source:
+    ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=1.0, beta=1.0, ridge=1.0, lr=3.0, alpha0=20.0, noise_var=0.1
+    ... )
+    >>> ridge, point = op.giant_step.optimal_ridge(problem, method="isotropic")
+    >>> round(ridge, 3), round(point.risk, 4)
+    (2.138, 0.0285)
+    """
+    return _optimal(problem, "ridge", method, bounds)
+
+
+def optimal_lr(
+    problem: Problem, *, method: str = "corrected", bounds: tuple[float, float] = (1e-2, 1e2)
+) -> tuple[float, ReadoutPoint]:
+    """Return the positive learning rate of the step with the smallest risk.
+
+    Parameters
+    ----------
+    problem : Problem
+        With alpha0 > 0; its rate is ignored.
+    method : {"corrected", "anisotropic", "isotropic"}
+        As in `solve`.
+    bounds : pair of floats
+        Smallest and largest rate.
+
+    Returns
+    -------
+    lr : float
+        A bound where the risk is smallest there.
+    point : ReadoutPoint
+        `solve` at this rate. Its status is NOT_CONVERGED if the rate is a bound.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that is not as described or that the method cannot honour.
+    ConvergenceError
+        If an iteration does not converge.
+
+    Notes
+    -----
+    The limit of small rates is not that of random features, see `solve` with `small_step`. Source:
+    ``docs/papers/giant_step.md`` section 5.
+
+    Examples
+    --------
+    >>> import overparam as op
+    >>> problem = op.giant_step.Problem(
+    ...     alpha=2.0, beta=1.0, ridge=0.1, lr=1.0, alpha0=20.0, target="sin", noise_var=0.1
+    ... )
+    >>> lr, point = op.giant_step.optimal_lr(problem, method="isotropic")
+    >>> round(lr, 3), round(point.risk, 4)
+    (5.248, 0.0576)
+    """
+    if not _problem(problem).alpha0 > 0:
+        raise _check.bad("alpha0", "positive (there is no step)", problem.alpha0)
+    return _optimal(problem, "lr", method, bounds)
+
+
+def _optimal(
+    problem: Problem, name: str, method: str, bounds: tuple[float, float]
+) -> tuple[float, ReadoutPoint]:
+    problem, bounds = _problem(problem), _bounds(bounds)
+
+    def at(value: float) -> ReadoutPoint:
+        return solve(problem.replace(**{name: value}), method=method)
+
+    value, bound = _best(lambda x: at(x).risk, bounds)
+    point = at(value)
+    if bound:
+        point = replace(point, status=Status.NOT_CONVERGED)
+    return value, point
 
 
 # ---- logistic loss -------------------------------------------------------------------------------
