@@ -193,7 +193,7 @@ py::typing::Tuple<giant::Modes, Array> step_bulk(const Array& omega, const Array
     require_shape("weight", weight, {omega.size()});
     require_shape("label", label, {omega.size()});
     const giant::Labels labels{copy(omega), copy(weight), copy(label)};
-    giant::Bulk bulk = giant::step_bulk(labels, noise_var, samples, copy(spread));
+    giant::StepBulk bulk = giant::step_bulk(labels, noise_var, samples, copy(spread));
     const Array variance = array(bulk.along_variance, {spread.size()});
     return py::make_tuple(std::move(bulk.modes), variance);
 }

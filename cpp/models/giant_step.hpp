@@ -99,14 +99,14 @@ struct Labels {
 };
 
 // The measure of bulk rows, and their variance along v for each group.
-struct Bulk {
+struct StepBulk {
     Modes modes;
     std::vector<double> along_variance;
 };
 
 // The bulk after a step on samples d = n0 samples, for Sigma_g = 1 + spread_g M2, the largest
 // spread > 0, and label noise.
-Bulk step_bulk(const Labels& labels, double noise_var, double samples,
+StepBulk step_bulk(const Labels& labels, double noise_var, double samples,
                const std::vector<double>& spread);
 
 // ---- giant_step_logistic.cpp ----

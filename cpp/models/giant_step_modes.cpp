@@ -191,7 +191,7 @@ Plane<T> turned(const Plane<T>& m, double cosine, double sine) {
 
 }  // namespace
 
-Bulk step_bulk(const Labels& labels, double noise_var, double samples,
+StepBulk step_bulk(const Labels& labels, double noise_var, double samples,
                const std::vector<double>& spread) {
     const double widest = *std::max_element(spread.begin(), spread.end());
     const double gap = 1.0 / widest;  // from the spectrum of M2 to the poles
@@ -236,7 +236,7 @@ Bulk step_bulk(const Labels& labels, double noise_var, double samples,
     // singular but on the two real half lines t >= 0 and t <= -gap.
     const double end = std::max(std::asinh(2.0 * CONTOUR_END * scale / gap), 2.0);
     const Index count = static_cast<Index>(std::ceil(end / CONTOUR_STEP));
-    Bulk bulk;
+    StepBulk bulk;
     Modes& modes = bulk.modes;
     std::vector<Complex> nodes;
     const std::array<std::vector<Complex>*, 4> measures = {&modes.weight, &modes.along,
