@@ -528,3 +528,106 @@ def features_blocked(W, B, a, lr, steps, rng, block=256):
         e = linalg.solve_triangular(L, phi @ a - y, lower=True, unit_diagonal=True)
         a = a - lr * (phi.T @ e)
     return a
+
+
+# giant_step
+
+
+def _hermite_averages():
+    """The functions of kappa of theory/giant_step.md, section 3: tanh on sin, nested 19 nodes."""
+    z, w = np.polynomial.hermite_e.hermegauss(19)
+    w = w / w.sum()
+
+    def student(k, c):
+        s = np.tanh(k + math.sqrt(c) * z)
+        mu0, mu1 = w @ s, w @ (s * z) / math.sqrt(c)
+        return mu0, mu1, max(w @ s**2 - mu0**2 - c * mu1**2, 0.0)
+
+    def target(k, gamma):
+        y = np.sin(gamma * k + math.sqrt(1 - gamma**2) * z)
+        return w @ y, w @ (y * z), w @ y**2
+
+    return student, target
+
+
+def giant_step_scipy(alpha, beta, ridge, r, c, gamma, *, dim=1000, tol=1e-4, seed=0):
+    """Peer of op.giant_step.solve, tanh on sin: the method of the authors' notebooks.
+
+    One sampled spectrum, an adaptive integral for every conjugate parameter, and all parameters
+    iterated together with damping 1/2. Returns the risk.
+    """
+    rng = np.random.default_rng(seed)
+    p, R = int(beta * dim), alpha / beta
+    W = rng.standard_normal((p, dim))
+    W *= math.sqrt(c) / np.linalg.norm(W, axis=1, keepdims=True)
+    bulk = W.copy()
+    bulk[:, 0] = 0.0  # the first axis is v, the second zeta
+    D, U = linalg.eigh(bulk @ bulk.T)
+    F, H = (U.T @ W[:, 0]) ** 2, (U.T @ W[:, 1]) ** 2
+    student, target = _hermite_averages()
+
+    def mean(f):
+        def integrand(k):
+            return math.exp(-k * k / 2) / math.sqrt(2 * math.pi) * f(k)
+
+        return integrate.quad(integrand, -8, 8, epsabs=1e-6, epsrel=1e-6)[0]
+
+    m = theta = psi = 0.1
+    V1, V2, Q1, q2 = 1.0, 1.0, 0.1, 0.1
+
+    def variance(k):
+        _, mu1, rest = student(r * k, c)
+        return 1 + mu1**2 * V1 + rest * V2
+
+    def rest_of_label(k):
+        mu0, mu1, _ = student(r * k, c)
+        return target(k, gamma)[0] - m * mu0 - theta * k * mu1
+
+    def error(k):
+        _, mu1, rest = student(r * k, c)
+        h, h1, hh = target(k, gamma)
+        fluctuation = mu1**2 * Q1 + rest * q2 - 2 * mu1 * psi * h1
+        return hh - h**2 + rest_of_label(k) ** 2 + fluctuation
+
+    while True:
+        V1h = R * mean(lambda k: student(r * k, c)[1] ** 2 / variance(k))
+        V2h = R * mean(lambda k: student(r * k, c)[2] / variance(k))
+        Q1h = R * mean(lambda k: student(r * k, c)[1] ** 2 * error(k) / variance(k) ** 2)
+        q2h = R * mean(lambda k: student(r * k, c)[2] * error(k) / variance(k) ** 2)
+        epsi = mean(lambda k: student(r * k, c)[1] * target(k, gamma)[1] / variance(k))
+        eth = mean(lambda k: k * student(r * k, c)[1] * rest_of_label(k) / variance(k))
+        force = mean(lambda k: student(r * k, c)[0] * rest_of_label(k) / variance(k))
+        stiffness = mean(lambda k: student(r * k, c)[0] ** 2 / variance(k))
+        S = ridge + V2h + V1h * D
+        signal = R**2 * (F * eth**2 + H * epsi**2) * p + (Q1h * D + q2h)
+        new = np.array(
+            [
+                m + force / stiffness,
+                R * np.sum(F / S) * eth,
+                R * np.sum(H / S) * epsi,
+                np.mean(D / S),
+                np.mean(1 / S),
+                np.mean(D / S**2 * signal),
+                np.mean(signal / S**2),
+            ]
+        )
+        old = np.array([m, theta, psi, V1, V2, Q1, q2])
+        m, theta, psi, V1, V2, Q1, q2 = (old + new) / 2
+        if np.abs(new - old).max() < tol:
+            return mean(error)
+
+
+def giant_step_numpy(d, p, n, n0, tests, eta, ridge, rng):
+    """Peer of op.giant_step.simulate, tanh on sin: the whole experiment with large matrices."""
+    W = rng.standard_normal((p, d))
+    W /= np.linalg.norm(W, axis=1, keepdims=True)
+    X = rng.standard_normal((n0, d))
+    s = np.tanh(X @ W.T)
+    error = np.sin(X[:, 0]) - s.mean(axis=1)
+    W += eta / n0 * ((1 - s**2) * error[:, None]).T @ X
+    X = rng.standard_normal((n, d))
+    phi = np.tanh(X @ W.T) / math.sqrt(p)
+    factor = linalg.cho_factor(phi.T @ phi + ridge * np.eye(p), check_finite=False)
+    a = linalg.cho_solve(factor, phi.T @ np.sin(X[:, 0]))
+    X = rng.standard_normal((tests, d))
+    return np.mean((np.tanh(X @ W.T) @ a / math.sqrt(p) - np.sin(X[:, 0])) ** 2)

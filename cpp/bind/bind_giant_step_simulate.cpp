@@ -1,5 +1,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <memory>
 #include <string>
@@ -129,17 +130,15 @@ void bind_giant_step_simulate(py::module_& m) {
             [](const giant_step::Simulation& self, Index replica) {
                 const giant_step::Experiment& e = self.experiment();
                 const Index samples[3] = {e.first_samples, e.samples, e.test_samples};
-                Array W = allocate({e.width, e.dim});
+                Array W = allocate({e.width, e.dim}), X[3], noise[3];
                 self.first_layer(replica, W.mutable_data());
-                py::list out;
-                out.append(W);
                 for (int stage = 0; stage < 3; ++stage) {
-                    Array X = allocate({samples[stage], e.dim}), noise = allocate({samples[stage]});
-                    self.data(replica, stage, X.mutable_data(), noise.mutable_data());
-                    out.append(X);
-                    out.append(noise);
+                    X[stage] = allocate({samples[stage], e.dim});
+                    noise[stage] = allocate({samples[stage]});
+                    self.data(replica, stage, X[stage].mutable_data(), noise[stage].mutable_data());
                 }
-                return out;
+                return py::typing::Tuple<Array, Array, Array, Array, Array, Array, Array>(
+                    py::make_tuple(W, X[0], noise[0], X[1], noise[1], X[2], noise[2]));
             },
             py::arg("replica"));
 }

@@ -23,6 +23,8 @@ constexpr Index TILE = 512, FACTOR_TILE = 256;
 // Samples whose features are computed together: fewer in large networks, for short slices.
 constexpr Index BLOCK = 512, SHORT_BLOCK = 256;
 constexpr double LARGE_NETWORK = 6e6;
+// Least pivot of a Cholesky factor, over the largest, that is not rounding.
+constexpr double PIVOT_ROUNDING = 1e-15;
 // Operations below which replicas run in parallel, and the work within one of them does not.
 constexpr double SMALL_REPLICA = 5e9;
 
@@ -533,11 +535,27 @@ class Simulation::Replica {
         });
     }
 
+    // Whether a pivot of the factor is no more than its rounding.
+    bool singular() const {
+        const Index m = order();
+        double least = std::numeric_limits<double>::infinity(), largest = 0.0;
+        for (Index i = 0; i < m; ++i) {
+            const double pivot = gram_[i * (m + 1)] * gram_[i * (m + 1)];
+            least = std::min(least, pivot);
+            largest = std::max(largest, pivot);
+        }
+        return !(least > PIVOT_ROUNDING * largest);
+    }
+
     void solve() {
         const int m = int(order()), p = int(e_.width), n = int(e_.samples);
         const double root = std::sqrt(static_cast<double>(p));
         std::vector<double> rest = labels_;
         double* x = primal() ? solution_.data() : rest.data();
+        if (singular()) {
+            failed_ = true;
+            return;
+        }
         blas::solve_left(false, m, 1, gram_.data(), m, x, m);
         blas::solve_left(true, m, 1, gram_.data(), m, x, m);
         if (primal()) {

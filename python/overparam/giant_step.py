@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from overparam import _blas, _check, _core, _run
 from overparam._problem import BaseProblem
@@ -584,7 +584,7 @@ def _moments(activation: Activation) -> HermiteMoments:
         second = mean**2 + h1**2 + h2**2 / 2 + h3**2 / 6
         return HermiteMoments(mean=mean, second=second, h1=h1, h2=h2, h3=h3, rest=h3**2 / 2)
     total = np.zeros(6)
-    for coefficient, z in _lattices(activation, -REACH, REACH, 1.0):
+    for coefficient, z in _lattices(activation, -REACH, REACH, 0.3):  # s'^2 has double the poles
         weight = np.exp(-z * z / 2)
         weight *= coefficient / weight.sum()
         s, ds = _evaluate(activation, z), _evaluate(activation, z, "df")
@@ -788,14 +788,12 @@ def features(
     except ValueError:
         must = f"a number or an array that broadcasts to the shape {k.shape} of kappa"
         raise _check.bad("variance", must, c) from None
-    out = np.empty((3, *k.shape))
+    out = np.empty((3, k.size))
     for one in np.unique(c):
-        here = c == one
-        if here.any():
-            found = _features(activation, k[here], math.sqrt(one))
-            for part, values in zip(out, found[:3], strict=True):
-                part[here] = values
-    return out[0], out[1], out[2]
+        here = np.ravel(c == one)
+        out[:, here] = _features(activation, np.ravel(k)[here], math.sqrt(one))[:3]
+    mu0, mu1, mustar2 = out.reshape(3, *k.shape)
+    return np.asarray(mu0), np.asarray(mu1), np.asarray(mustar2)
 
 
 def _reals(name: str, value: object) -> FloatArray:
@@ -918,6 +916,7 @@ def _table_arrays(
 
 
 # ---- the bulk's spectral measure -----------------------------------------------------------------
+
 
 # The target is tabulated on panels of this width within this range of its argument, which split at
 # its zeros and halve towards them; zeros are looked for at this many points.
@@ -1691,12 +1690,12 @@ def from_weights(
     throw = _check.boolean("throw", throw)
     gamma = float(np.clip(v @ target, -1.0, 1.0))
     law, values, columns = _rows_and_spike(weights, v, gamma, target)
-    tables = _tables(problem.activation, problem.target, law)
-    kappa, weight = tables.kappa, tables.weight
+    tables = _table_arrays(problem.activation, problem.target, law)
+    kappa, weight = tables["kappa"], tables["weight"]
     mu0, mu1, residual, curvature = (
-        getattr(tables, name)[0] for name in ("mean", "linear", "residual", "curvature")
+        tables[name][0] for name in ("mean", "linear", "residual", "curvature")
     )
-    h, h1, hh = tables.target, tables.target_linear, tables.target_second
+    h, h1, hh = tables["target"], tables["target_linear"], tables["target_second"]
     R = problem.alpha * d / p
     shapes = np.array([mu1**2, residual])
     powers = np.array([values, np.ones(p)])
@@ -1754,10 +1753,10 @@ def from_weights(
         strength=law.strength,
         m=th[:1],
         theta=th[1:2],
-        psi=[psi],
-        Q1=[[q[0]]],
+        psi=np.array([psi]),
+        Q1=q[:1, None],
         q2=q[1:],
-        V1=[[V[0]]],
+        V1=V[:1, None],
         V2=V[1:],
     )
     return conclude(result, throw)
@@ -1769,7 +1768,7 @@ def from_weights(
 def _table(activation: Function, radius: float) -> _core.GiantFunction:
     """Return the table of a function, on a lattice that reaches to plus and minus `radius`."""
     half = math.ceil(radius / LATTICE)
-    x = LATTICE * np.arange(-half, half + 1)
+    x = LATTICE * np.arange(-half, half + 1, dtype=np.float64)
     return _core.GiantFunction(_evaluate(activation, x), _evaluate(activation, x, "df"), LATTICE)
 
 
@@ -1845,7 +1844,8 @@ def simulate(
     Returns
     -------
     ReadoutPoint
-        With the replica axis first and no order parameters. `strength` and `alignment` are those
+        With the replica axis first and no order parameters; after an interruption, of the finished
+        replicas. `strength` and `alignment` are those
         measured: lr A_g h1 |g| and the overlap of g and the target's direction, with g = X^T (y -
         f0)/n0; without a step both are 0, and with the spiked model they are those of the spike. A
         replica whose weights are not finite, or whose regression cannot be solved in double
@@ -1891,7 +1891,8 @@ def simulate(
         raise _check.bad("spike", 'None unless model="spiked"', spike)
     if not spiked and math.isinf(problem.alpha0):
         raise _check.bad("alpha0", 'finite with model="one_step"', problem.alpha0)
-    law = _law(problem, spike)
+    # A network with a step has neither of the two before it.
+    law = _regime(problem if spiked else problem.replace(lr=0.0), spike, None).spike
     samples = _size("alpha", problem.alpha, dim)
     width = _size("beta", problem.beta, dim)
     stepping = problem.has_step and not spiked
@@ -1925,9 +1926,9 @@ def simulate(
     radius = FIRST_RADIUS
     room = room_of(radius)
     _check.memory(
-        min(replicas, room.together(workers)) * room.memory,
-        "first layer, features and their Gram matrix",
-        "dim, alpha or beta",
+        min(replicas, room.together(workers)) * room.memory + 8.0 * len(MEASURES) * replicas,
+        "first layers, features and their Gram matrices",
+        "replicas, dim, alpha or beta",
     )
     arrays: dict[str, NDArray[Any]] = {"measures": np.full((replicas, len(MEASURES)), np.nan)}
 
@@ -1947,12 +1948,11 @@ def simulate(
             room = room_of(radius)
 
     def build(status: Status, stats: dict[str, float]) -> ReadoutPoint:
-        measured = dict(zip(MEASURES, arrays["measures"].T, strict=True))
         finished = int(stats["steps"]) // room.units
-        alignment = measured["alignment"]
+        measured = dict(zip(MEASURES, arrays["measures"][:finished].T, strict=True))
         strength = measured["gradient_norm"][:, None] * scale
         if spiked:
-            strength = np.tile(law.strength, (replicas, 1))
+            strength = np.tile(law.strength, (finished, 1))
         sizes = {"samples": samples, "width": width, "first_samples": first}
         return ReadoutPoint(
             problem=problem,
@@ -1961,11 +1961,11 @@ def simulate(
             status=status,
             stats={**stats, **sizes, "steps": finished, "threads": workers},
             origin=make_origin(sequence),
-            diverged=np.isnan(measured["risk"]) & (np.arange(replicas) < finished),
+            diverged=np.isnan(measured["risk"]),
             risk=measured["risk"],
             train_risk=measured["train_risk"],
             class_error=measured["class_error"],
-            alignment=alignment,
+            alignment=measured["alignment"],
             strength=strength,
         )
 
