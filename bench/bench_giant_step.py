@@ -21,36 +21,47 @@ gs = op.giant_step
 SETTING = {"beta": 1.0, "lr": 3.0, "alpha0": 20.0, "target": "sin"}
 
 
+def first_points(problem):
+    """Solve points of which each needs tables of its own."""
+    rates = itertools.count(1)
+    return lambda: gs.solve(problem.replace(lr=3.0 + 1e-6 * next(rates)), method="isotropic")
+
+
+def further_points(problem, method="isotropic"):
+    """Solve points that differ in the ridge alone."""
+    ridges = itertools.count(1)
+    return lambda: gs.solve(problem.replace(ridge=0.1 + 1e-9 * next(ridges)), method=method)
+
+
 def test_solve_against_scipy(compare):
-    """A point from nothing, tables included; and further points of the same tables."""
     problem = gs.Problem(alpha=1.5, ridge=0.1, **SETTING)
     spike = gs.spike(problem)
-    rates = itertools.count(1)
-
-    def first():
-        """Other tables each time."""
-        one = problem.replace(lr=3.0 + 1e-6 * next(rates))
-        return gs.solve(one, method="isotropic").risk
-
-    points = itertools.count(1)
-
-    def further():
-        return gs.solve(problem.replace(ridge=0.1 + 1e-9 * next(points)), method="isotropic").risk
-
-    def corrected():
-        return gs.solve(problem.replace(ridge=0.1 + 1e-9 * next(points))).risk
-
     (r,), (c,) = spike.strength, spike.variance
     found = {}
 
     def notebook():
         found["theirs"] = peers.giant_step_scipy(1.5, 1.0, 0.1, r, c, spike.alignment)
 
-    compare("solve, first point", repeated(first, 50), {"notebook's method": notebook}, rounds=1)
-    compare("solve, further point", repeated(further, 200), {"first": repeated(first, 50)})
-    compare("solve, corrected", repeated(corrected, 200), {"isotropic": repeated(further, 200)})
+    ours = repeated(first_points(problem), 50)
+    compare("solve, first point", ours, {"notebook's method": notebook}, rounds=1)
     # The peer has the fluctuations of one sampled spectrum, and stops at 1e-4.
-    assert abs(found["theirs"] / further() - 1) < 2e-2
+    assert abs(found["theirs"] / gs.solve(problem, method="isotropic").risk - 1) < 2e-2
+
+
+def test_solve_further_points(compare):
+    problem = gs.Problem(alpha=1.5, ridge=0.1, **SETTING)
+    peer = {"first point": repeated(first_points(problem), 50)}
+    compare("solve, further point", repeated(further_points(problem), 200), peer)
+
+
+def test_solve_corrected(compare):
+    problem = gs.Problem(alpha=1.5, ridge=0.1, **SETTING)
+    peer = {"isotropic": repeated(further_points(problem), 200)}
+    compare(
+        "solve, corrected, further point",
+        repeated(further_points(problem, "corrected"), 200),
+        peer,
+    )
 
 
 def test_solve_with_groups(compare):
@@ -62,17 +73,12 @@ def test_solve_with_groups(compare):
         readout_values=[1.0, 0.5, -2.0],
         readout_fractions=[0.3, 0.3, 0.4],
     )
-    rates = itertools.count(1)
-
-    def three():
-        return gs.solve(problem.replace(lr=3.0 + 1e-6 * next(rates)), method="isotropic")
-
     single = problem.replace(readout_values=[1.0], readout_fractions=[1.0])
-
-    def one():
-        return gs.solve(single.replace(lr=3.0 + 1e-6 * next(rates)), method="isotropic")
-
-    compare("solve, three groups", repeated(three, 50), {"one group": repeated(one, 50)})
+    compare(
+        "solve, three groups",
+        repeated(first_points(problem), 50),
+        {"one group": repeated(first_points(single), 50)},
+    )
 
 
 def test_simulation_against_numpy(compare):

@@ -187,19 +187,16 @@ void bind_readout(py::module_& m) {
 
 namespace {
 
-py::typing::Tuple<giant::Modes, Array> step_bulk(const Array& omega, const Array& weight,
-                                                 const Array& label, double noise_var,
-                                                 double samples, const Array& spread) {
+giant::Modes step_modes(const Array& omega, const Array& weight, const Array& label,
+                        double noise_var, double samples, const Array& spread) {
     require_shape("weight", weight, {omega.size()});
     require_shape("label", label, {omega.size()});
     const giant::Labels labels{copy(omega), copy(weight), copy(label)};
-    giant::StepBulk bulk = giant::step_bulk(labels, noise_var, samples, copy(spread));
-    const Array variance = array(bulk.along_variance, {spread.size()});
-    return py::make_tuple(std::move(bulk.modes), variance);
+    return giant::step_modes(labels, noise_var, samples, copy(spread));
 }
 
 void bind_modes(py::module_& m) {
-    m.def("giant_step_bulk", &step_bulk, py::kw_only(), py::arg("omega"), py::arg("weight"),
+    m.def("giant_step_modes", &step_modes, py::kw_only(), py::arg("omega"), py::arg("weight"),
           py::arg("label"), py::arg("noise_var"), py::arg("samples"), py::arg("spread"));
 }
 
@@ -207,10 +204,35 @@ void bind_modes(py::module_& m) {
 
 // ---- logistic loss ----
 
+namespace {
+
+void bind_signs(py::module_& m) {
+    py::class_<giant::SignLaw>(m, "GiantSignLaw")
+        .def(py::init([](double first, const Array& changes, const Array& node, const Array& rest,
+                         const Array& certain) {
+                 require_shape("rest", rest, {node.size()});
+                 return giant::SignLaw{first, copy(changes), copy(node), copy(rest), copy(certain)};
+             }),
+             py::kw_only(), py::arg("first"), py::arg("changes"), py::arg("node"), py::arg("rest"),
+             py::arg("certain"));
+    m.def(
+        "giant_logistic",
+        [](const giant::Tables& tables, double variance, double alignment,
+           const giant::SignLaw& law, const giant::Setting& setting) {
+            return giant::solve_signs(tables, variance, alignment, law, setting,
+                                      giant::SignLoss::LOGISTIC);
+        },
+        py::arg("tables"), py::arg("variance"), py::arg("alignment"), py::arg("law"),
+        py::arg("setting"), py::call_guard<py::gil_scoped_release>());
+}
+
+}  // namespace
+
 // ---- simulation ----
 
 void bind_giant_step(py::module_& m) {
     bind_tables(m);
-    bind_modes(m);
     bind_readout(m);
+    bind_modes(m);
+    bind_signs(m);
 }

@@ -52,6 +52,7 @@ struct Tables {
 // `covariance` is (K, J), row-major.
 struct Modes {
     std::vector<Complex> weight, covariance, along, across, orthogonal;
+    std::vector<double> known_along = {};  // variance_along() where it is known exactly, else empty
 
     Index count() const { return static_cast<Index>(weight.size()); }
     Index groups() const { return count() ? static_cast<Index>(covariance.size()) / count() : 0; }
@@ -98,17 +99,27 @@ struct Labels {
     std::vector<double> omega, weight, value;
 };
 
-// The measure of bulk rows, and their variance along v for each group.
-struct StepBulk {
-    Modes modes;
-    std::vector<double> along_variance;
-};
-
 // The bulk after a step on samples d = n0 samples, for Sigma_g = 1 + spread_g M2, the largest
 // spread > 0, and label noise.
-StepBulk step_bulk(const Labels& labels, double noise_var, double samples,
-               const std::vector<double>& spread);
+Modes step_modes(const Labels& labels, double noise_var, double samples,
+                 const std::vector<double>& spread);
 
 // ---- giant_step_logistic.cpp ----
+
+// The law of a label's sign at the target's argument u: `first` (+-1) at -infinity, it turns at
+// `changes` (increasing). With label noise, the rest of the probability of +1 at `node`s
+// (increasing), times the length that belongs to the node. `certain` has the probability at the
+// nodes of kappa, for the argument kappa or -kappa of a spike that is the target's direction.
+struct SignLaw {
+    double first;
+    std::vector<double> changes, node, rest, certain;
+};
+
+enum class SignLoss { LOGISTIC, SQUARE };
+
+// One group of rows without a preferred direction, of the given variance; train_risk is the mean
+// loss, that of squares with a factor 1/2. Only the student's part of the tables is used.
+Readout solve_signs(const Tables& tables, double variance, double alignment, const SignLaw& law,
+                    const Setting& setting, SignLoss loss);
 
 }  // namespace overparam::giant_step

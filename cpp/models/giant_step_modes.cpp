@@ -191,8 +191,8 @@ Plane<T> turned(const Plane<T>& m, double cosine, double sine) {
 
 }  // namespace
 
-StepBulk step_bulk(const Labels& labels, double noise_var, double samples,
-               const std::vector<double>& spread) {
+Modes step_modes(const Labels& labels, double noise_var, double samples,
+                 const std::vector<double>& spread) {
     const double widest = *std::max_element(spread.begin(), spread.end());
     const double gap = 1.0 / widest;  // from the spectrum of M2 to the poles
     const Law law = reduce(labels, noise_var, std::sqrt(0.5 * gap * samples));
@@ -236,8 +236,7 @@ StepBulk step_bulk(const Labels& labels, double noise_var, double samples,
     // singular but on the two real half lines t >= 0 and t <= -gap.
     const double end = std::max(std::asinh(2.0 * CONTOUR_END * scale / gap), 2.0);
     const Index count = static_cast<Index>(std::ceil(end / CONTOUR_STEP));
-    StepBulk bulk;
-    Modes& modes = bulk.modes;
+    Modes modes;
     std::vector<Complex> nodes;
     const std::array<std::vector<Complex>*, 4> measures = {&modes.weight, &modes.along,
                                                            &modes.across, &modes.orthogonal};
@@ -279,9 +278,9 @@ StepBulk step_bulk(const Labels& labels, double noise_var, double samples,
     for (const double t : {0.0, near, far}) nodes.push_back(t);
     for (const double s : spread) {
         for (const Complex& t : nodes) modes.covariance.push_back(1.0 + s * t);
-        bulk.along_variance.push_back(1.0 + s * moment[1][1]);
+        modes.known_along.push_back(1.0 + s * moment[1][1]);
     }
-    return bulk;
+    return modes;
 }
 
 }  // namespace overparam::giant_step

@@ -521,6 +521,7 @@ auto with_groups(Index groups, F f) {
 }  // namespace
 
 std::vector<double> Modes::variance_along() const {
+    if (!known_along.empty()) return known_along;
     std::vector<double> out(static_cast<std::size_t>(groups()));
     for (std::size_t i = 0; i < covariance.size(); ++i) {
         const std::size_t j = i % weight.size();

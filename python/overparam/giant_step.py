@@ -834,9 +834,12 @@ def _student_scale(activation: Activation, strength: float, variance: float) -> 
 
 
 def _kappa_grid(
-    activation: Activation, target: Activation, spike: Spike
+    activation: Activation, target: Activation, spike: Spike, more: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return nodes and weights (of sum one) of Gauss panels that resolve student and target."""
+    """Return nodes and weights (of sum one) of Gauss panels that resolve student and target.
+
+    The panels have `more` ends than that takes.
+    """
     scales = {
         _student_scale(activation, r, c)
         for r, c in zip(spike.strength.tolist(), spike.variance.tolist(), strict=True)
@@ -861,12 +864,11 @@ def _kappa_grid(
                 length = min(length, scale.length + max(k - scale.extent, 0.0) / 2)
         edges.append(min(k + length, REACH))
     ends = np.array(edges)
+    ends = np.unique(np.concatenate([-ends, ends, more[np.abs(more) < REACH]]))
     half = np.diff(ends)[:, None] / 2
     nodes, weights = _panel_rule()
-    positive = ((ends[:-1, None] + half) + half * nodes).ravel()
-    mass = (half * weights).ravel() * np.exp(-positive * positive / 2)
-    kappa = np.concatenate([-positive[::-1], positive])
-    weight = np.concatenate([mass[::-1], mass])
+    kappa = ((ends[:-1, None] + half) + half * nodes).ravel()
+    weight = (half * weights).ravel() * np.exp(-kappa * kappa / 2)
     return kappa, weight / weight.sum()
 
 
@@ -876,15 +878,17 @@ def _panel_rule() -> tuple[FloatArray, FloatArray]:
 
 
 @functools.lru_cache(maxsize=64)
-def _tables(activation: Activation, target: Activation, spike: Spike) -> _core.GiantTables:
-    return _core.GiantTables(**_table_arrays(activation, target, spike))
+def _tables(
+    activation: Activation, target: Activation, spike: Spike, more: tuple[float, ...] = ()
+) -> _core.GiantTables:
+    return _core.GiantTables(**_table_arrays(activation, target, spike, more))
 
 
 def _table_arrays(
-    activation: Activation, target: Activation, spike: Spike
+    activation: Activation, target: Activation, spike: Spike, more: tuple[float, ...] = ()
 ) -> dict[str, FloatArray]:
     """Return kappa nodes, and features and target there, as `_core.GiantTables` takes them."""
-    kappa, weight = _kappa_grid(activation, target, spike)
+    kappa, weight = _kappa_grid(activation, target, spike, np.array(more))
     groups: list[Features] = []
     for r, c in zip(spike.strength.tolist(), spike.variance.tolist(), strict=True):
         if r == 0:
@@ -991,15 +995,15 @@ def _legendre() -> tuple[FloatArray, FloatArray]:
 
 
 @functools.lru_cache(maxsize=64)
-def _step_bulk(
+def _step_modes(
     target: Activation, offset: float, noise_var: float, alpha0: float, spread: tuple[float, ...]
-) -> tuple[_core.GiantModes, FloatArray]:
-    """Return the measure of Sigma_g = 1 + spread_g M2, and the variances along the spike."""
+) -> _core.GiantModes:
+    """Return the measure of Sigma_g = 1 + spread_g M2."""
     # Labels within this matter to the resolvent next to the spectrum.
     nearest = math.sqrt(0.5 * alpha0 / max(spread))
     scale = max(nearest, math.sqrt(noise_var))
     omega, weight, label = _label_nodes(target, offset, scale)
-    return _core.giant_step_bulk(
+    return _core.giant_step_modes(
         omega=omega,
         weight=weight,
         label=label,
@@ -1009,18 +1013,18 @@ def _step_bulk(
     )
 
 
-def _sampled_bulk(
+def _sampled_modes(
     problem: Problem, offset: float, modes_dim: int, sequence: np.random.SeedSequence
-) -> tuple[_core.GiantModes, FloatArray]:
-    """Return the measure of one sample of the first step, and the variance along the spike.
+) -> _core.GiantModes:
+    """Return the measure of one sample of the first step, for one group.
 
-    Random are the inputs of the step and their label noise, and with them Sigma, the spike's
-    direction and its overlap with the target's: the weights of modes belong to the sample's
-    directions, so that they sum to one.
+    Random are the inputs of the step and their label noise, and with them Sigma and the directions
+    of spike and target in its eigenbasis. Their weights sum to one; strength, variance and
+    alignment of the spike stay those of the limit.
     """
     from scipy.linalg import eigh
 
-    student = moments(problem.activation)
+    student = _moments(problem.activation)
     e = problem.lr * problem.readout_values[0]
     samples = max(math.floor(problem.alpha0 * modes_dim + 0.5), 1)
     rng = np.random.default_rng(sequence)
@@ -1050,86 +1054,69 @@ def _sampled_bulk(
     z[0] += 1.0
     z /= np.linalg.norm(z)
     along, teacher = vectors.T @ v, vectors.T @ z
-    modes = _core.GiantModes(
+    return _core.GiantModes(
         weight=np.full(modes_dim, 1 / modes_dim),
         covariance=eigenvalues[None],
         along=along**2,
         across=along * teacher,
         orthogonal=teacher**2,
     )
-    return modes, np.array([along**2 @ eigenvalues])
 
 
-def _isotropic_bulk(variance: FloatArray) -> tuple[_core.GiantModes, FloatArray]:
+def _isotropic_modes(spike: Spike) -> _core.GiantModes:
     """Return the measure of rows without a preferred direction."""
     one, none = np.ones(1), np.zeros(1)
-    modes = _core.GiantModes(
-        weight=one, covariance=variance[:, None], along=one, across=none, orthogonal=one
+    return _core.GiantModes(
+        weight=one, covariance=spike.variance[:, None], along=one, across=none, orthogonal=one
     )
-    return modes, variance.copy()
 
 
-def _endless_bulk(problem: Problem, offset: float) -> tuple[_core.GiantModes, FloatArray]:
+def _endless_modes(problem: Problem, offset: float) -> _core.GiantModes:
     """Return the measure after a step on endless samples, where only the spike's direction differs.
 
     There M1 = E[y x x^T] has the eigenvalue E[y omega^2] along the target, which the spike is.
     """
-    e = problem.lr * problem.readout_values[0]
-    target = moments(problem.target)
-    slope = e * moments(problem.activation).h2
+    target = _moments(problem.target)
+    slope = problem.lr * problem.readout_values[0] * _moments(problem.activation).h2
     root = 1 + slope * (target.mean - offset)
-    along = np.array([(root + slope * target.h2) ** 2])
-    modes = _core.GiantModes(
+    return _core.GiantModes(
         weight=np.array([1.0, 0.0]),
-        covariance=np.array([[root**2, along[0]]]),
+        covariance=np.array([[root, root + slope * target.h2]]) ** 2,
         along=np.array([0.0, 1.0]),
         across=np.zeros(2),
         orthogonal=np.array([1.0, 0.0]),
     )
-    return modes, along
 
 
 def _modes(
     problem: Problem,
-    given: Spike,
+    spike: Spike,
     method: str,
     modes_dim: int,
     sequence: np.random.SeedSequence,
-) -> tuple[_core.GiantModes, FloatArray]:
-    """Return the spectral measure of the bulk after a step, and its variances along the spike.
+) -> _core.GiantModes:
+    """Return the spectral measure of the bulk after a step.
 
     Deterministic where the student's s' has no linear part, sampled in `modes_dim` dimensions
     otherwise.
     """
-    student = moments(problem.activation)
+    student = _moments(problem.activation)
     if abs(student.h2) > MOMENT_ROUNDING:
         if problem.groups > 1:
             must = (
-                '"isotropic" for several readout values with an activation whose E[z s\'(z)] is '
+                '"isotropic" for several readout values and an activation whose E[z s\'(z)] is '
                 f"not zero (it is {student.h2:.4g})"
             )
             raise _check.bad("method", must, method)
         if math.isinf(problem.alpha0):
-            return _endless_bulk(problem, given.offset)
-        return _sampled_bulk(problem, given.offset, modes_dim, sequence)
-    spread = [
-        (problem.lr * value) ** 2 * student.rest / problem.alpha0
-        for value in problem.readout_values
-    ]
-    if max(spread) <= 0:
-        return _isotropic_bulk(given.variance)
-    return _step_bulk(
-        problem.target, given.offset, problem.noise_var, problem.alpha0, tuple(spread)
-    )
-
-
-def _isotropic_modes(spike: Spike) -> _core.GiantModes:
-    return _core.GiantModes(
-        weight=[1],
-        covariance=spike.variance[:, None].tolist(),
-        along=[1],
-        across=[0],
-        orthogonal=[1],
+            return _endless_modes(problem, spike.offset)
+        return _sampled_modes(problem, spike.offset, modes_dim, sequence)
+    values = np.array(problem.readout_values)
+    spread = (problem.lr * values) ** 2 * student.rest / problem.alpha0
+    if not spread.any():
+        return _isotropic_modes(spike)
+    return _step_modes(
+        problem.target, spike.offset, problem.noise_var, problem.alpha0, tuple(spread.tolist())
     )
 
 
@@ -1247,16 +1234,23 @@ def solve(
         width = _check.real("width", width, minimum=0.0, strict_minimum=True)
         if loss != "square":
             raise _check.bad("width", 'None unless loss is "square"', width)
-    _check.integer("modes_dim", modes_dim, minimum=1)
+    modes_dim = _check.integer("modes_dim", modes_dim, minimum=2)
+    sequence = _check.seed_sequence(seed)
     regime = _regime(problem, spike, small_step)
     if regime.name != "giant step" or loss == "logistic":
         method = "isotropic"
-    tables = _tables(problem.activation, problem.target, regime.spike)
+    if loss == "logistic":
+        if problem.groups > 1:
+            raise _check.bad("loss", '"square" for several readout values', loss)
+        tables, law = _sign_problem(
+            problem.activation, problem.target, regime.spike, problem.noise_var
+        )
+    else:
+        tables = _tables(problem.activation, problem.target, regime.spike)
     if method == "isotropic":
         modes = _isotropic_modes(regime.spike)
     else:
-        sequence = _check.seed_sequence(seed)
-        modes, along = _modes(problem, regime.spike, method, modes_dim, sequence)
+        modes = _modes(problem, regime.spike, method, modes_dim, sequence)
     norm_slope = np.zeros(problem.groups)
     if method == "corrected":
         h3 = _moments(problem.activation).h3
@@ -1272,7 +1266,12 @@ def solve(
         slope_variance=regime.slope_variance,
         inverse_width=0.0 if width is None else 1 / width,
     )
-    found = _core.giant_square(tables, modes, setting)
+    if loss == "logistic":
+        found = _core.giant_logistic(
+            tables, regime.spike.variance[0], regime.spike.alignment, law, setting
+        )
+    else:
+        found = _core.giant_square(tables, modes, setting)
     return conclude(
         ReadoutPoint(
             problem=problem,
@@ -1584,6 +1583,81 @@ def _optimal(
 
 
 # ---- logistic loss -------------------------------------------------------------------------------
+
+# Panels for the probability of a label under noise, in units of the deviation of its argument given
+# the component along the spike, and the smallest difference to a certain label that counts.
+SIGN_PANEL, SIGN_NEGLIGIBLE = 0.7, 1e-17
+
+
+def _probability(target: Activation, noise_var: float, u: FloatArray) -> FloatArray:
+    """Return the probability of a positive label at arguments of the target."""
+    from scipy.special import ndtr
+
+    value = _evaluate(target, u)
+    if noise_var == 0:
+        return np.heaviside(value, 0.5)
+    return np.asarray(ndtr(value / math.sqrt(noise_var)))
+
+
+@functools.lru_cache(maxsize=64)
+def _sign_problem(
+    activation: Activation, target: Activation, spike: Spike, noise_var: float
+) -> tuple[_core.GiantTables, _core.GiantSignLaw]:
+    """Return the tables of a student, and the law of the signs of the target with noise."""
+    changes, _, slope = _zeros(target, 0.0)
+    slope = slope[: len(changes)]
+    ends = np.concatenate([[-LABEL_RANGE], changes, [LABEL_RANGE]])
+    sign = np.sign(_evaluate(target, 0.5 * (ends[:-1] + ends[1:])))
+    if noise_var == 0 and not sign.all():
+        name = target if isinstance(target, str) else target.name
+        must = "different from 0 but at single points where labels are its signs without noise"
+        raise _check.bad("target", must, name)
+    turns = (sign[1:] > 0) != (sign[:-1] > 0)
+    sigma = math.sqrt(noise_var)
+    widths = sigma / np.maximum(slope, 1e-3)
+    gamma = spike.alignment
+    rho = math.sqrt((1 - gamma) * (1 + gamma))
+
+    # Nodes of kappa: labels turn at changes/gamma, over a width of rho/gamma or that of the noise.
+    more = []
+    if gamma != 0:
+        for change, width in zip(changes.tolist(), widths.tolist(), strict=True):
+            more += _graded(change / gamma, math.hypot(rho, width) / abs(gamma))
+    tables = _tables(activation, target, spike, tuple(more))
+    certain = np.zeros(0)
+    if rho == 0:
+        kappa, _ = _kappa_grid(activation, target, spike, np.array(more))
+        certain = _probability(target, noise_var, gamma * kappa)
+
+    node = rest = np.zeros(0)
+    if noise_var > 0 and rho > 0:
+        edges = [np.arange(-LABEL_RANGE, LABEL_RANGE, min(LABEL_PANEL, SIGN_PANEL * rho))]
+        for change, width in zip(changes.tolist(), widths.tolist(), strict=True):
+            edges.append(np.array(_graded(change, width)))
+        edge = np.unique(np.concatenate(edges))
+        x, w = _legendre()
+        node = (edge[:-1, None] + np.diff(edge)[:, None] * x).ravel()
+        rest = _probability(target, noise_var, node) - (_evaluate(target, node) > 0)
+        kept = np.abs(rest) > SIGN_NEGLIGIBLE
+        node, rest = node[kept], (rest * (np.diff(edge)[:, None] * w).ravel())[kept]
+    law = _core.GiantSignLaw(
+        first=1.0 if sign[0] > 0 else -1.0,
+        changes=changes[turns],
+        node=node,
+        rest=rest,
+        certain=certain,
+    )
+    return tables, law
+
+
+def _graded(centre: float, width: float) -> list[float]:
+    """Return ends of panels around a point, which double from a width on."""
+    ends = [centre]
+    reach = max(width, 1e-9)
+    while width > 0 and reach < PANEL_LENGTH:
+        ends += [centre - reach, centre + reach]
+        reach *= 2
+    return ends
 
 
 # ---- given weights -------------------------------------------------------------------------------
