@@ -921,7 +921,6 @@ def _table_arrays(
 
 # ---- the bulk's spectral measure -----------------------------------------------------------------
 
-
 # The target is tabulated on panels of this width within this range of its argument, which split at
 # its zeros and halve towards them; zeros are looked for at this many points.
 LABEL_RANGE, LABEL_PANEL, LABEL_POINTS = 12.0, 0.5, 4801
@@ -1255,7 +1254,7 @@ def solve(
     if method == "corrected":
         h3 = _moments(problem.activation).h3
         step = 2 * problem.lr * np.array(problem.readout_values)
-        norm_slope = step * h3 * regime.spike.gradient_norm / along
+        norm_slope = step * h3 * regime.spike.gradient_norm / modes.variance_along()
     setting = _core.GiantSetting(
         alpha=problem.alpha,
         beta=problem.beta,
