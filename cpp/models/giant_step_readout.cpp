@@ -12,95 +12,117 @@ namespace overparam::giant_step {
 
 namespace {
 
-constexpr Index MAX_ITERATIONS = 1000;
-constexpr double TOLERANCE = 1e-12;
+constexpr Index MAX_ITERATIONS = 500;
+// Relative change of a fixed point that ends its iteration; that below which Newton's method takes
+// over; and that which is good enough where rounding stops the progress for so many iterations.
+constexpr double TOLERANCE = 1e-12, NEWTON = 1e-2, STALLED = 1e-9;
+constexpr Index PATIENCE = 8;
 constexpr std::size_t DEPTH = 5;  // of Anderson's acceleration
 // Eigenvalues of the system for m below this fraction of the largest one count as zero.
 constexpr double DEPENDENCE = 1e-10;
-constexpr double ROUNDING = 1e-15;
+// Relative size of rounding errors, and of parts of functions that are nothing else.
+constexpr double ROUNDING = 1e-15, NEGLIGIBLE = 1e-13;
 
 using Eigen::Map;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 using Rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-// Symmetric matrices (K, K) and vectors (K) as one vector of coordinates: pairs g <= h, then g.
+// Symmetric matrices (R, R) and vectors (K) as one vector of coordinates: pairs a <= b, then g.
 struct Coordinates {
-    explicit Coordinates(Index groups) : groups(groups) {
-        for (Index g = 0; g < groups; ++g) {
-            for (Index h = g; h < groups; ++h) pairs.emplace_back(g, h);
+    Coordinates(Index rank, Index groups) : groups(groups) {
+        for (Index a = 0; a < rank; ++a) {
+            for (Index b = a; b < rank; ++b) pairs.emplace_back(a, b);
         }
     }
 
     Index count() const { return static_cast<Index>(pairs.size()) + groups; }
     // A coordinate's multiplicity: off-diagonal entries stand for two.
-    double times(Index b) const {
-        if (b >= static_cast<Index>(pairs.size())) return 1.0;
-        const auto [g, h] = pairs[static_cast<std::size_t>(b)];
-        return g == h ? 1.0 : 2.0;
+    double times(Index i) const {
+        if (i >= static_cast<Index>(pairs.size())) return 1.0;
+        const auto [a, b] = pairs[static_cast<std::size_t>(i)];
+        return a == b ? 1.0 : 2.0;
     }
 
     template <class Matrix, class Vector>
     VectorXd join(const Matrix& A, const Vector& x) const {
         VectorXd out(count());
-        Index b = 0;
-        for (const auto& [g, h] : pairs) out[b++] = A(g, h);
-        for (Index g = 0; g < groups; ++g) out[b++] = x[g];
+        Index i = 0;
+        for (const auto& [a, b] : pairs) out[i++] = A(a, b);
+        for (Index g = 0; g < groups; ++g) out[i++] = x[g];
         return out;
     }
 
     template <class Matrix, class Vector>
     void split(const VectorXd& in, Matrix& A, Vector& x) const {
-        Index b = 0;
-        for (const auto& [g, h] : pairs) A(g, h) = A(h, g) = in[b++];
-        for (Index g = 0; g < groups; ++g) x[g] = in[b++];
+        Index i = 0;
+        for (const auto& [a, b] : pairs) A(a, b) = A(b, a) = in[i++];
+        for (Index g = 0; g < groups; ++g) x[g] = in[i++];
+    }
+
+    VectorXd doubled(VectorXd x) const {
+        for (Index i = 0; i < x.size(); ++i) x[i] *= times(i);
+        return x;
+    }
+
+    // Products (count, nodes) of functions U (R, nodes), and the residuals (K, nodes).
+    template <class Functions, class Residuals>
+    Rows products(const Functions& U, const Residuals& residuals) const {
+        Rows out(count(), U.cols());
+        Index i = 0;
+        for (const auto& [a, b] : pairs) out.row(i++) = U.row(a).cwiseProduct(U.row(b));
+        out.bottomRows(groups) = residuals;
+        return out;
     }
 
     Index groups;
     std::vector<std::pair<Index, Index>> pairs;
 };
 
-// The resolvent of K groups at one (V1h, Lambda); K is 0 where it is only known at run time.
+// The resolvent of K groups at V1h = L H L^T and Lambda, with L of full rank R <= K: section 4.1.
+// The template's K is 0 where it is only known at run time.
 template <int K>
 class Bulk {
   public:
     static constexpr int SIZE = K > 0 ? K : Eigen::Dynamic;
-    using Matrix = Eigen::Matrix<double, SIZE, SIZE>;
+    static constexpr int RANK = K == 1 ? 1 : Eigen::Dynamic;
+    using Matrix = Eigen::Matrix<double, RANK, RANK>;
+    using Frame = Eigen::Matrix<double, SIZE, RANK>;
     using Vector = Eigen::Matrix<double, SIZE, 1>;
-    using ComplexMatrix = Eigen::Matrix<Complex, SIZE, SIZE>;
-    using ComplexVector = Eigen::Matrix<Complex, SIZE, 1>;
 
-    Bulk(const Modes& modes, const std::vector<double>& fraction, double beta)
+    Bulk(const Modes& modes, const std::vector<double>& fraction, double beta, const Frame& L)
         : modes_(modes),
           beta_(beta),
+          L_(L),
           fraction_(Map<const VectorXd>(fraction.data(), static_cast<Index>(fraction.size()))),
-          v(Vector::Zero(fraction_.size())),
-          V1(Matrix::Zero(groups(), groups())),
-          V2(Vector::Zero(groups())),
-          V1h(Matrix::Zero(groups(), groups())),
-          Lambda(Vector::Zero(groups())),
+          v(Vector::Zero(groups())),
+          V2(v),
+          Lambda(v),
+          V1(Matrix::Zero(rank(), rank())),
+          H(V1),
           N_(ComplexVector::Zero(groups())),
-          Y_(ComplexMatrix::Zero(groups(), groups())),
-          X_(Y_),
-          kap_(Y_),
-          slope_(V1) {}
+          y_(ComplexMatrix::Zero(rank(), rank())),
+          Z_(y_),
+          T_(y_),
+          X_(ComplexSquare::Zero(groups(), groups())),
+          slope_(Square::Zero(groups(), groups())) {}
 
     Index groups() const { return fraction_.size(); }
+    Index rank() const { return L_.cols(); }
 
-    // v, V1 and V2 at V1h and Lambda, by Newton's method in log v from the last v, if any.
-    Index solve(const Matrix& V1h_given, const Vector& Lambda_given) {
-        V1h = V1h_given, Lambda = Lambda_given;
+    // v, V1 (in the frame L) and V2, by Newton's method in log v from the last v, if any.
+    Index solve(const Matrix& H_given, const Vector& Lambda_given) {
+        H = H_given, Lambda = Lambda_given;
         Index iteration = 0;
         if (groups() == 1 && modes_.count() == 1) {
             quadratic();
         } else {
             if (!(v.minCoeff() > 0.0)) v = Lambda.cwiseInverse();
-            Vector S(Vector::Zero(groups()));
+            Vector S(Vector::Zero(groups())), f(S);
             for (; iteration < 200; ++iteration) {
                 differentiate(S);
                 const Vector total = Lambda + S;
-                Matrix J = Matrix::Identity(groups(), groups());
-                Vector f(S);
+                Square J = Square::Identity(groups(), groups());
                 for (Index g = 0; g < groups(); ++g) {
                     f[g] = -std::log(v[g] * total[g]);
                     for (Index h = 0; h < groups(); ++h) J(g, h) -= slope_(g, h) * v[h] / total[g];
@@ -117,96 +139,109 @@ class Bulk {
         V1.setZero();
         for (Index j = 0; j < modes_.count(); ++j) {
             mode(j);
-            V1 += (modes_.weight[at(j)] * kap_).real();
+            V1 += (modes_.weight[at(j)] * T_).real();
         }
         V1 /= beta_;
         V2 = fraction_.cwiseProduct(v);
         return iteration;
     }
 
-    // Matrices of the direction averages of section 6.1.
+    // Direction averages of section 6.1 in the frame: k_vv, k_vz, k_zz and 1 - k_vv H.
     struct Averages {
-        Matrix vv, vz, zz, inverse;  // k_vv, k_vz, k_zz and I - k_vv V1h
+        Matrix vv, vz, zz, inverse;
     };
 
     Averages averages() {
-        const Matrix zero = Matrix::Zero(groups(), groups());
+        const Matrix zero = Matrix::Zero(rank(), rank());
         Averages k{zero, zero, zero, zero};
         for (Index j = 0; j < modes_.count(); ++j) {
             mode(j);
-            k.vv += (modes_.along[at(j)] * kap_).real();
-            k.vz += (modes_.across[at(j)] * kap_).real();
-            k.zz += (modes_.orthogonal[at(j)] * kap_).real();
-            k.inverse += (modes_.along[at(j)] * Y_.transpose()).real();
+            k.vv += (modes_.along[at(j)] * T_).real();
+            k.vz += (modes_.across[at(j)] * T_).real();
+            k.zz += (modes_.orthogonal[at(j)] * T_).real();
+            k.inverse += (modes_.along[at(j)] * y_.transpose()).real();
         }
         return k;
     }
 
-    // Derivatives of V1, V2 and the averages along (dV1h, dLambda).
+    // Derivatives of V1, V2 and the averages along (dH, dLambda).
     struct Derivative {
         Matrix V1;
         Vector V2;
         Averages k;
     };
 
-    Derivative along(const Matrix& dV1h, const Vector& dLambda) {
-        const Matrix zero = Matrix::Zero(groups(), groups());
+    Derivative along(const Matrix& dH, const Vector& dLambda) {
+        const Matrix zero = Matrix::Zero(rank(), rank());
         Derivative d{zero, Vector::Zero(groups()), {zero, zero, zero, zero}};
         Vector load = dLambda, S(Vector::Zero(groups()));
         differentiate(S);
-        Matrix J = Matrix::Identity(groups(), groups());
+        Square J = Square::Identity(groups(), groups());
         for (Index g = 0; g < groups(); ++g) J.row(g) -= v[g] * v[g] * slope_.row(g);
         for (Index j = 0; j < modes_.count(); ++j) {
             mode(j);
-            const ComplexMatrix dX = Y_ * dV1h * Y_.transpose();
+            const ComplexMatrix dZ = y_ * dH * y_.transpose();
+            const ComplexFrame LdZ = L_ * dZ;
             for (Index g = 0; g < groups(); ++g) {
-                load[g] += (modes_.weight[at(j)] * covariance(g, j) * dX(g, g)).real();
+                const Complex dX =
+                    LdZ.row(g).cwiseProduct(L_.row(g).template cast<Complex>()).sum();
+                load[g] += (modes_.weight[at(j)] * covariance(g, j) * dX).real();
             }
         }
         const Vector dv = J.partialPivLu().solve(-v.cwiseAbs2().cwiseProduct(load));
         d.V2 = fraction_.cwiseProduct(dv);
+        ComplexVector dN(N_);
         for (Index j = 0; j < modes_.count(); ++j) {
             mode(j);
-            ComplexVector dN(N_);
-            for (Index g = 0; g < groups(); ++g)
+            for (Index g = 0; g < groups(); ++g) {
                 dN[g] = beta_ * fraction_[g] * covariance(g, j) * dv[g];
-            const ComplexMatrix dkap = Y_.transpose() * dN.asDiagonal() * Y_ - kap_ * dV1h * kap_;
-            d.V1 += (modes_.weight[at(j)] * dkap).real();
-            d.k.vv += (modes_.along[at(j)] * dkap).real();
-            d.k.vz += (modes_.across[at(j)] * dkap).real();
-            d.k.zz += (modes_.orthogonal[at(j)] * dkap).real();
+            }
+            const ComplexMatrix dP = L_.transpose() * dN.asDiagonal() * L_;
+            const ComplexMatrix dT = y_.transpose() * dP * y_ - T_ * dH * T_;
+            d.V1 += (modes_.weight[at(j)] * dT).real();
+            d.k.vv += (modes_.along[at(j)] * dT).real();
+            d.k.vz += (modes_.across[at(j)] * dT).real();
+            d.k.zz += (modes_.orthogonal[at(j)] * dT).real();
         }
         d.V1 /= beta_;
         return d;
     }
 
   private:
+    using Square = Eigen::Matrix<double, SIZE, SIZE>;
+    using ComplexSquare = Eigen::Matrix<Complex, SIZE, SIZE>;
+    using ComplexMatrix = Eigen::Matrix<Complex, RANK, RANK>;
+    using ComplexFrame = Eigen::Matrix<Complex, SIZE, RANK>;
+    using ComplexVector = Eigen::Matrix<Complex, SIZE, 1>;
+
     static std::size_t at(Index j) { return static_cast<std::size_t>(j); }
 
     Complex covariance(Index g, Index j) const {
         return modes_.covariance[at(g * modes_.count() + j)];
     }
 
-    // N, Y, X and kap of one mode.
+    // N of one mode and, with P = L^T N L, y = (1 + H P)^-1, Z = y H and T = P y.
     void mode(Index j) {
         for (Index g = 0; g < groups(); ++g) N_[g] = beta_ * fraction_[g] * v[g] * covariance(g, j);
         if constexpr (K == 1) {
-            Y_(0, 0) = 1.0 / (1.0 + V1h(0, 0) * N_[0]);
+            const Complex P = L_(0, 0) * L_(0, 0) * N_[0];
+            y_(0, 0) = 1.0 / (1.0 + H(0, 0) * P);
+            Z_(0, 0) = y_(0, 0) * H(0, 0), T_(0, 0) = P * y_(0, 0);
         } else {
-            const ComplexMatrix A = ComplexMatrix::Identity(groups(), groups()) +
-                                    V1h.template cast<Complex>() * N_.asDiagonal();
-            Y_ = A.partialPivLu().inverse();
+            const ComplexMatrix P = L_.transpose() * N_.asDiagonal() * L_;
+            const ComplexMatrix A = ComplexMatrix::Identity(rank(), rank()) + H * P;
+            y_ = A.partialPivLu().inverse();
+            Z_ = y_ * H, T_ = P * y_;
         }
-        X_ = Y_ * V1h;
-        kap_ = N_.asDiagonal() * Y_;
     }
 
-    // S_g = sum_j rho Sigma_g X_gg and slope_gh = -dS_g/dv_h.
+    // S_g = sum_j rho Sigma_g X_gg and slope_gh = -dS_g/dv_h, with X = L Z L^T.
     void differentiate(Vector& S) {
         S.setZero();
         slope_.setZero();
         for (Index j = 0; j < modes_.count(); ++j) {
             mode(j);
+            X_ = L_ * Z_ * L_.transpose();
             for (Index g = 0; g < groups(); ++g) {
                 const Complex factor = modes_.weight[at(j)] * covariance(g, j);
                 S[g] += (factor * X_(g, g)).real();
@@ -220,26 +255,26 @@ class Bulk {
 
     // One group and one mode: Lambda v + a v/(1 + beta a v) = 1 with a = c V1h.
     void quadratic() {
-        const double a = modes_.covariance[0].real() * V1h(0, 0), b = beta_ * a;
-        const double p = Lambda[0] + a - b, q = std::sqrt(p * p + 4.0 * Lambda[0] * b);
+        const double a = modes_.covariance[0].real() * L_(0, 0) * L_(0, 0) * H(0, 0);
+        const double b = beta_ * a, p = Lambda[0] + a - b;
+        const double q = std::sqrt(p * p + 4.0 * Lambda[0] * b);
         v[0] = p > 0.0 ? 2.0 / (p + q) : (q - p) / (2.0 * Lambda[0] * b);
     }
 
     const Modes& modes_;
     double beta_;
+    Frame L_;
     Vector fraction_;
 
   public:
-    Vector v;
-    Matrix V1;
-    Vector V2;
-    Matrix V1h;
-    Vector Lambda;
+    Vector v, V2, Lambda;
+    Matrix V1, H;
 
   private:
     ComplexVector N_;
-    ComplexMatrix Y_, X_, kap_;
-    Matrix slope_;
+    ComplexMatrix y_, Z_, T_;
+    ComplexSquare X_;
+    Square slope_;
 };
 
 // Anderson's acceleration of a fixed point, with the differences weighted by `scale`.
@@ -291,40 +326,67 @@ std::vector<double> vector(const MatrixXd& x) {
     return {rows.data(), rows.data() + rows.size()};
 }
 
+// The quadratic form of sections 4.3 and 6.1 in a frame: K_vv, K_vz, K_zz.
+template <int K>
+struct Energy {
+    using Matrix = typename Bulk<K>::Matrix;
+
+    Energy(Bulk<K>& bulk, double slope_variance)
+        : H(bulk.H), factor(slope_variance), k(bulk.averages()), M(k.inverse.inverse()) {
+        vv = factor * (M * k.vv);
+        vz = M * k.vz;
+        zz = k.zz + k.vz.transpose() * H * vz;
+    }
+
+    // Derivative of eth K_vv eth + 2 eth K_vz epsi + epsi K_zz epsi.
+    double slope(const typename Bulk<K>::Averages& d, const Matrix& dH, const VectorXd& eth,
+                 const VectorXd& epsi) const {
+        const Matrix dM = M * (d.vv * H + k.vv * dH) * M;
+        const Matrix dvv = factor * (dM * k.vv + M * d.vv), dvz = dM * k.vz + M * d.vz;
+        const Matrix dzz =
+            d.zz + d.vz.transpose() * H * vz + k.vz.transpose() * (dH * vz + H * dvz);
+        return eth.dot(dvv * eth) + 2.0 * eth.dot(dvz * epsi) + epsi.dot(dzz * epsi);
+    }
+
+    Matrix H;
+    double factor;
+    typename Bulk<K>::Averages k;
+    Matrix M, vv, vz, zz;
+};
+
 template <int K>
 class SquareLoss {
   public:
     using B = Bulk<K>;
     using Matrix = typename B::Matrix;
+    using Frame = typename B::Frame;
     using Vector = typename B::Vector;
 
     SquareLoss(const Tables& tables, const Modes& modes, const Setting& setting)
         : t_(tables),
           s_(setting),
+          modes_(modes),
           R_(setting.alpha / setting.beta),
-          bulk_(modes, setting.fraction, setting.beta),
-          coordinates_(tables.groups()),
-          weight_(Map<const VectorXd>(t_.weight.data(), nodes())),
-          products_(coordinates_.count(), nodes()),
-          damping_(VectorXd::Ones(nodes())) {
-        const auto mu1 = rows(t_.linear), residual = rows(t_.residual);
-        Index b = 0;
-        for (const auto& [g, h] : coordinates_.pairs) {
-            products_.row(b++) = mu1.row(g).cwiseProduct(mu1.row(h));
-        }
-        for (Index g = 0; g < groups(); ++g) products_.row(b++) = residual.row(g);
-    }
+          weight_(column(t_.weight)),
+          reduced_(reduce()),
+          bulk_(modes, setting.fraction, setting.beta, L_),
+          coordinates_(L_.cols(), groups()),
+          products_(coordinates_.products(U_, rows(t_.residual))),
+          damping_(VectorXd::Ones(nodes())) {}
 
     Readout solve() {
         Readout out{};
         variances(out);
-        means();
-        errors(out);
-        out.V1 = vector(bulk_.V1), out.V2 = vector(bulk_.V2);
-        out.m = vector(m_), out.theta = vector(theta_), out.psi = vector(psi_);
+        const Energy<K> energy(bulk_, s_.slope_variance);
+        means(energy, out);
+        errors(energy, out);
+        if (reduced_) {
+            restore(out);
+        } else {
+            out.V1 = vector(bulk_.V1);
+        }
+        out.V2 = vector(bulk_.V2);
         out.class_error = std::numeric_limits<double>::quiet_NaN();
-        const bool finite = std::isfinite(out.risk) && std::isfinite(out.train_risk);
-        if (out.status == Status::SUCCESS && !finite) out.status = Status::DIVERGED;
         return out;
     }
 
@@ -338,112 +400,181 @@ class SquareLoss {
         return Map<const VectorXd>(x.data(), static_cast<Index>(x.size()));
     }
 
-    // Vk at all nodes from V1 and V2.
-    VectorXd variance() const {
-        VectorXd V = coordinates_.join(bulk_.V1, bulk_.V2);
-        for (Index b = 0; b < V.size(); ++b) V[b] *= coordinates_.times(b);
-        return products_.transpose() * V;
+    // mu1 = L U with orthonormal functions U, as many as there are independent ones: V1 is large,
+    // like the inverse ridge, for combinations of the groups whose functions cancel. The norm term
+    // has functions of its own for each group, so that with it, as for one group, U = mu1.
+    bool reduce() {
+        const auto mu1 = rows(t_.linear);
+        const bool norm = std::any_of(s_.norm_slope.begin(), s_.norm_slope.end(),
+                                      [](double slope) { return slope != 0.0; });
+        if (groups() == 1 || norm) {
+            U_ = mu1;
+            L_ = Frame::Identity(groups(), groups());
+            return false;
+        }
+        const VectorXd root = weight_.cwiseSqrt();
+        const MatrixXd weighted = (mu1 * root.asDiagonal()).transpose();
+        const Eigen::ColPivHouseholderQR<MatrixXd> qr(weighted);
+        const auto diagonal = qr.matrixQR().diagonal().cwiseAbs();
+        Index rank = 1;
+        while (rank < groups() && diagonal[rank] > NEGLIGIBLE * diagonal[0]) ++rank;
+        const MatrixXd Q = qr.householderQ() * MatrixXd::Identity(nodes(), rank);
+        U_ = Q.transpose() * root.cwiseInverse().asDiagonal();
+        const MatrixXd triangle =
+            qr.matrixQR().topRows(rank).template triangularView<Eigen::Upper>();
+        const MatrixXd frame = qr.colsPermutation() * triangle.transpose();
+        L_ = frame;
+        return true;
     }
 
-    // Section 4.2: the fixed point of (V1h, V2h). Leaves 1/(1 + Vk) and the bulk at the solution.
+    // Vk at all nodes.
+    VectorXd variance() const {
+        return products_.transpose() * coordinates_.doubled(coordinates_.join(bulk_.V1, bulk_.V2));
+    }
+
+    // Solves for the bulk at (H, V2h), and returns their images.
+    VectorXd image(const VectorXd& x) {
+        Matrix H = Matrix::Zero(L_.cols(), L_.cols());
+        Vector V2h = Vector::Zero(groups());
+        coordinates_.split(x, H, V2h);
+        const Vector Lambda = V2h.array() + s_.ridge;
+        bulk_.solve(H, Lambda);
+        damping_ = (1.0 + variance().array()).inverse();
+        return R_ * (products_ * weight_.cwiseProduct(damping_));
+    }
+
+    // Section 4.2: the fixed point of (H, V2h). Leaves 1/(1 + Vk) and the bulk at the solution.
     void variances(Readout& out) {
         VectorXd x = R_ * (products_ * weight_);
         const double floor = 1e-30 * x.maxCoeff();
-        Matrix V1h = Matrix::Zero(groups(), groups());
-        Vector V2h = Vector::Zero(groups());
         Anderson anderson;
-        double last = std::numeric_limits<double>::infinity();
+        double last = std::numeric_limits<double>::infinity(), best = last;
+        Index stalled = 0;
         out.status = Status::NOT_CONVERGED;
         for (out.iterations = 1; out.iterations <= MAX_ITERATIONS; ++out.iterations) {
-            coordinates_.split(x, V1h, V2h);
-            const Vector Lambda = V2h.array() + s_.ridge;
-            bulk_.solve(V1h, Lambda);
-            damping_ = (1.0 + variance().array()).inverse();
-            const VectorXd image = R_ * (products_ * weight_.cwiseProduct(damping_));
-            const VectorXd scale = sizes(V1h, Lambda, floor);
-            const double change = (image - x).cwiseQuotient(scale).cwiseAbs().maxCoeff();
+            const VectorXd images = image(x), scale = sizes(floor);
+            const double change = (images - x).cwiseQuotient(scale).cwiseAbs().maxCoeff();
             out.residual = change;
-            if (!(change > TOLERANCE)) {
-                out.status = std::isfinite(change) ? Status::SUCCESS : Status::DIVERGED;
+            if (!std::isfinite(change)) {
+                out.status = Status::DIVERGED;
                 break;
             }
-            if (change > 1e3 * last) anderson.reset();
+            stalled = change < 0.5 * best ? 0 : stalled + 1;
+            best = std::min(best, change);
+            const bool end = change <= TOLERANCE || (change <= STALLED && stalled >= PATIENCE);
+            VectorXd next = images;
+            if (end || (change < NEWTON && stalled < PATIENCE)) {
+                const MatrixXd D = responses(bulk_, coordinates_);
+                const MatrixXd A = MatrixXd::Identity(x.size(), x.size()) + squares() * D;
+                next = x + A.partialPivLu().solve(images - x);
+            } else {
+                if (change > 1e3 * last) anderson.reset();
+                next = anderson.next(x, images, scale);
+            }
             last = change;
-            VectorXd next = anderson.next(x, image, scale);
             if (!admissible(next, floor)) {
                 anderson.reset();
-                next = image;
+                next = images;
             }
             x = next;
+            if (end) {
+                image(x);
+                out.status = Status::SUCCESS;
+                break;
+            }
         }
-        const double trace = bulk_.V1h.cwiseProduct(bulk_.V1).sum();
+        const double trace = bulk_.H.cwiseProduct(bulk_.V1).sum();
         out.identity = std::abs(trace + bulk_.Lambda.dot(bulk_.V2) - 1.0);
     }
 
     // Sizes of the coordinates, which changes are compared with.
-    VectorXd sizes(const Matrix& V1h, const Vector& Lambda, double floor) const {
+    VectorXd sizes(double floor) const {
         VectorXd scale(coordinates_.count());
-        Index b = 0;
-        for (const auto& [g, h] : coordinates_.pairs) {
-            scale[b++] = std::max(std::sqrt(V1h(g, g) * V1h(h, h)), floor);
+        Index i = 0;
+        for (const auto& [a, b] : coordinates_.pairs) {
+            scale[i++] = std::max(std::sqrt(bulk_.H(a, a) * bulk_.H(b, b)), floor);
         }
-        for (Index g = 0; g < groups(); ++g) scale[b++] = Lambda[g];
+        scale.tail(groups()) = bulk_.Lambda;
         return scale;
     }
 
     bool admissible(const VectorXd& x, double floor) const {
         if (!x.allFinite()) return false;
-        MatrixXd A(groups(), groups());
-        VectorXd diagonal(groups());
-        coordinates_.split(x, A, diagonal);
-        if (diagonal.minCoeff() < 0.0 || A.diagonal().minCoeff() < 0.0) return false;
-        if (groups() == 1) return true;
+        MatrixXd A(L_.cols(), L_.cols());
+        VectorXd V2h(groups());
+        coordinates_.split(x, A, V2h);
+        if (V2h.minCoeff() < 0.0 || A.diagonal().minCoeff() < 0.0) return false;
+        if (A.rows() == 1) return true;
         const Eigen::SelfAdjointEigenSolver<MatrixXd> eigen(A, Eigen::EigenvaluesOnly);
-        return eigen.eigenvalues()[0] >= -1e-13 * eigen.eigenvalues()[groups() - 1] - floor;
+        return eigen.eigenvalues()[0] >= -NEGLIGIBLE * eigen.eigenvalues()[A.rows() - 1] - floor;
     }
 
-    // Sections 4.3, 6.1 and 6.2.
-    void means() {
-        k_ = bulk_.averages();
-        M_ = k_.inverse.inverse();
-        Kvv_ = s_.slope_variance * (M_ * k_.vv);
-        Kvz_ = M_ * k_.vz;
-        Kzz_ = k_.zz + k_.vz.transpose() * bulk_.V1h * Kvz_;
+    // Derivatives D of (V1, V2) by (H, Lambda), in coordinates; with the form `energy` of eth and
+    // epsi also the rank-one part of section 6.1 (iii).
+    MatrixXd responses(B& bulk, const Coordinates& coordinates, const Energy<K>* energy = nullptr,
+                       VectorXd* rank = nullptr, const VectorXd& eth = {},
+                       const VectorXd& epsi = {}) {
+        const Index count = coordinates.count();
+        MatrixXd D(count, count);
+        for (Index b = 0; b < count; ++b) {
+            Matrix dH = Matrix::Zero(bulk.rank(), bulk.rank());
+            Vector dLambda = Vector::Zero(groups());
+            coordinates.split(VectorXd::Unit(count, b), dH, dLambda);
+            const auto d = bulk.along(dH, dLambda);
+            D.col(b) = coordinates.join(d.V1, d.V2);
+            if (energy != nullptr) {
+                (*rank)[b] = -R_ * R_ * energy->slope(d.k, dH, eth, epsi) / coordinates.times(b);
+            }
+        }
+        return D;
+    }
 
-        const auto mu0 = rows(t_.mean), mu1 = rows(t_.linear), curvature = rows(t_.curvature);
+    // R E[products products^T/(1 + Vk)^2], for coordinates on the right.
+    MatrixXd squares() const {
+        const VectorXd w2 = weight_.cwiseProduct(damping_.cwiseAbs2());
+        MatrixXd out = R_ * ((products_ * w2.asDiagonal()) * products_.transpose());
+        for (Index b = 0; b < out.cols(); ++b) out.col(b) *= coordinates_.times(b);
+        return out;
+    }
+
+    // Sections 4.3 and 6.2.
+    void means(const Energy<K>& energy, Readout& out) {
+        const auto mu0 = rows(t_.mean), curvature = rows(t_.curvature);
         const auto kappa = column(t_.kappa), h = column(t_.target), h1 = column(t_.target_linear);
         const VectorXd w = weight_.cwiseProduct(damping_);
-        Rows F = mu1 * kappa.asDiagonal();
-        for (Index g = 0; g < groups(); ++g) {
-            const double slope = s_.norm_slope[static_cast<std::size_t>(g)];
-            if (slope != 0.0) F.row(g) += slope * curvature.row(g);
+        Rows F = U_ * kappa.asDiagonal();
+        if (!reduced_) {
+            for (Index g = 0; g < groups(); ++g) {
+                F.row(g) += s_.norm_slope[static_cast<std::size_t>(g)] * curvature.row(g);
+            }
         }
-        epsi_ = mu1 * w.cwiseProduct(h1);
+        epsi_ = U_ * w.cwiseProduct(h1);
         const Rows weighted = F * w.asDiagonal(), weighted0 = mu0 * w.asDiagonal();
         const MatrixXd FF = weighted * F.transpose(), F0 = weighted * mu0.transpose();
         const MatrixXd G = weighted0 * mu0.transpose();
         const VectorXd bF = weighted * h, b0 = weighted0 * h;
         // theta = offset - response m.
-        const MatrixXd A = MatrixXd::Identity(groups(), groups()) + R_ * Kvv_ * FF;
+        const MatrixXd A = MatrixXd::Identity(FF.rows(), FF.cols()) + R_ * energy.vv * FF;
         const Eigen::PartialPivLU<MatrixXd> lu(A);
-        const VectorXd offset = lu.solve(R_ * (Kvv_ * bF + Kvz_ * epsi_));
-        const MatrixXd response = lu.solve(R_ * Kvv_ * F0);
+        const VectorXd offset = lu.solve(R_ * (energy.vv * bF + energy.vz * epsi_));
+        const MatrixXd response = lu.solve(R_ * energy.vv * F0);
         MatrixXd system = G - F0.transpose() * response;
         for (Index g = 0; g < groups(); ++g) {
             system(g, g) += s_.inverse_width / (R_ * bulk_.V2[g]);
         }
         const VectorXd load = b0 - F0.transpose() * offset;
-        const double size = w.dot(products_.colwise().sum().transpose()) + G.trace();
-        m_ = shortest(system, load, size);
-        theta_ = offset - response * m_;
-        eth_ = bF - F0 * m_ - FF * theta_;
-        psi_ = R_ * (Kvz_.transpose() * eth_ + Kzz_ * epsi_);
-        output_ = mu0.transpose() * m_ + F.transpose() * theta_;
-        across_ = mu1.transpose() * psi_;
+        const double size = w.dot(rows(t_.residual).colwise().sum().transpose()) + FF.trace();
+        m_ = shortest(system, load, size + G.trace());
+        const VectorXd theta = offset - response * m_;
+        eth_ = bF - F0 * m_ - FF * theta;
+        const VectorXd psi = R_ * (energy.vz.transpose() * eth_ + energy.zz * epsi_);
+        output_ = mu0.transpose() * m_ + F.transpose() * theta;
+        across_ = U_.transpose() * psi;
+        out.m = vector(m_), out.theta = vector(theta), out.psi = vector(psi);
     }
 
     // Section 4.4, with the rank-one part of section 6.1 (iii).
-    void errors(Readout& out) {
+    void errors(const Energy<K>& energy, Readout& out) {
         const auto h = column(t_.target), h1 = column(t_.target_linear);
         const auto second = column(t_.target_second);
         const Index count = coordinates_.count();
@@ -451,59 +582,72 @@ class SquareLoss {
                               (output_ - h).array().square() - 2.0 * across_.array() * h1.array();
         const VectorXd w2 = weight_.cwiseProduct(damping_.cwiseAbs2());
         // Hats are load + H x in the coordinates x of (Q1, q2), and x = -D hats + rank.
-        const Rows weighted = products_ * w2.asDiagonal();
-        VectorXd load = R_ * (weighted * base), rank(count);
-        MatrixXd H = R_ * (weighted * products_.transpose());
-        for (Index b = 0; b < count; ++b) H.col(b) *= coordinates_.times(b);
-        for (Index g = 0; g < groups(); ++g) {
-            const double q = m_[g] / bulk_.V2[g];
-            load[count - groups() + g] += s_.inverse_width * q * q;
-        }
-        MatrixXd D(count, count);
-        for (Index b = 0; b < count; ++b) {
-            Matrix dV1h = Matrix::Zero(groups(), groups());
-            Vector dLambda = Vector::Zero(groups());
-            coordinates_.split(VectorXd::Unit(count, b), dV1h, dLambda);
-            const auto d = bulk_.along(dV1h, dLambda);
-            D.col(b) = coordinates_.join(d.V1, d.V2);
-            rank[b] = -R_ * R_ * energy_slope(d.k, dV1h) / coordinates_.times(b);
-        }
-        const MatrixXd A = MatrixXd::Identity(count, count) + D * H;
+        VectorXd rank(count);
+        const MatrixXd D = responses(bulk_, coordinates_, &energy, &rank, eth_, epsi_);
+        const VectorXd load = R_ * (products_ * w2.cwiseProduct(base)) + finite_width();
+        const MatrixXd A = MatrixXd::Identity(count, count) + D * squares();
         const VectorXd x = A.partialPivLu().solve(rank - D * load);
-        VectorXd doubled = x;
-        for (Index b = 0; b < count; ++b) doubled[b] *= coordinates_.times(b);
-        const VectorXd error = base + products_.transpose() * doubled;
-        out.risk = weight_.dot(error) - s_.noise_var;
-        out.train_risk = w2.dot(error);
-        MatrixXd Q1(groups(), groups());
+        error_ = base + products_.transpose() * coordinates_.doubled(x);
+        out.risk = weight_.dot(error_) - s_.noise_var;
+        out.train_risk = w2.dot(error_);
+        MatrixXd Q1(L_.cols(), L_.cols());
         VectorXd q2(groups());
         coordinates_.split(x, Q1, q2);
         out.Q1 = vector(Q1), out.q2 = vector(q2);
+        // Errors that are not positive beyond rounding are those of a singular system.
+        const double slack = -STALLED * (weight_.dot(second) + s_.noise_var);
+        const bool finite = std::isfinite(out.risk) && std::isfinite(out.train_risk);
+        if (!finite || out.risk < slack || out.train_risk < slack || q2.minCoeff() < slack) {
+            if (out.status == Status::SUCCESS) out.status = Status::NOT_CONVERGED;
+        } else {
+            out.risk = std::max(out.risk, 0.0), out.train_risk = std::max(out.train_risk, 0.0);
+        }
     }
 
-    // Derivative of eth K_vv eth + 2 eth K_vz epsi + epsi K_zz epsi.
-    double energy_slope(const typename B::Averages& d, const Matrix& dV1h) const {
-        const Matrix& V1h = bulk_.V1h;
-        const Matrix dM = M_ * (d.vv * V1h + k_.vv * dV1h) * M_;
-        const Matrix dKvv = s_.slope_variance * (dM * k_.vv + M_ * d.vv);
-        const Matrix dKvz = dM * k_.vz + M_ * d.vz;
-        const Matrix dKzz =
-            d.zz + d.vz.transpose() * V1h * Kvz_ + k_.vz.transpose() * (dV1h * Kvz_ + V1h * dKvz);
-        return eth_.dot(dKvv * eth_) + 2.0 * eth_.dot(dKvz * epsi_) + epsi_.dot(dKzz * epsi_);
+    // What a finite width adds to the hats of q2.
+    VectorXd finite_width() const {
+        VectorXd out = VectorXd::Zero(coordinates_.count());
+        out.tail(groups()) = s_.inverse_width * m_.cwiseQuotient(VectorXd(bulk_.V2)).cwiseAbs2();
+        return out;
+    }
+
+    // theta, psi, V1 and Q1 of the groups, from those in the frame.
+    void restore(Readout& out) {
+        const Index K_ = groups();
+        B bulk(modes_, s_.fraction, s_.beta, Frame::Identity(K_, K_));
+        bulk.v = bulk_.v;
+        bulk.solve(L_ * bulk_.H * L_.transpose(), bulk_.Lambda);
+        const Energy<K> energy(bulk, s_.slope_variance);
+        const VectorXd eth = L_ * eth_, epsi = L_ * epsi_;
+        out.theta = vector(R_ * (energy.vv * eth + energy.vz * epsi));
+        out.psi = vector(R_ * (energy.vz.transpose() * eth + energy.zz * epsi));
+        out.V1 = vector(bulk.V1);
+        const Coordinates coordinates(K_, K_);
+        const Rows products = coordinates.products(rows(t_.linear), rows(t_.residual));
+        const VectorXd w2 = weight_.cwiseProduct(damping_.cwiseAbs2());
+        VectorXd hats = R_ * (products * w2.cwiseProduct(error_)), rank(coordinates.count());
+        hats.tail(K_) += finite_width().tail(K_);
+        const MatrixXd D = responses(bulk, coordinates, &energy, &rank, eth, epsi);
+        MatrixXd Q1(K_, K_);
+        VectorXd q2(K_);
+        coordinates.split(rank - D * hats, Q1, q2);
+        out.Q1 = vector(Q1);
     }
 
     const Tables& t_;
     const Setting& s_;
+    const Modes& modes_;
     double R_;
+    VectorXd weight_;
+    Rows U_;
+    Frame L_;
+    bool reduced_;
     B bulk_;
     Coordinates coordinates_;
-    VectorXd weight_;
     Rows products_;
     VectorXd damping_;  // 1/(1 + Vk)
-    typename B::Averages k_;
-    Matrix M_, Kvv_, Kvz_, Kzz_;
-    VectorXd m_, theta_, psi_, epsi_, eth_;
-    VectorXd output_, across_;  // c(kappa) and p1(kappa)
+    VectorXd m_, epsi_, eth_;
+    VectorXd output_, across_, error_;  // c(kappa), p1(kappa) and the mean squared error
 };
 
 template <class F>
@@ -536,7 +680,7 @@ Resolvent resolvent(const Modes& modes, const std::vector<double>& fraction, dou
     const Index groups = static_cast<Index>(fraction.size());
     return with_groups(groups, [&](auto k) {
         using B = Bulk<decltype(k)::value>;
-        B bulk(modes, fraction, beta);
+        B bulk(modes, fraction, beta, B::Frame::Identity(groups, groups));
         if (!v.empty()) bulk.v = Map<const VectorXd>(v.data(), groups);
         const typename B::Matrix A = Map<const Rows>(V1h.data(), groups, groups);
         const typename B::Vector L = Map<const VectorXd>(Lambda.data(), groups);
