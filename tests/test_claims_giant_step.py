@@ -50,9 +50,7 @@ def spikes(monkeypatch, **factors):
 def scales(monkeypatch, name, factor):
     """Multiply a number that one of the room's functions returns."""
     true = getattr(giant_step, name)
-    monkeypatch.setattr(
-        giant_step, name, lambda *args, **options: factor * true(*args, **options)
-    )
+    monkeypatch.setattr(giant_step, name, lambda *args, **options: factor * true(*args, **options))
 
 
 # ---- the same for any threads, another one for another seed ----
@@ -173,7 +171,9 @@ def test_sharpness_is_largest_at_the_peak():
 
 @pytest.mark.slow
 def test_learning_curves_fail_with_a_wrong_theory(monkeypatch):
-    solves(monkeypatch, factor=1.0, method="isotropic", change=lambda p: p.replace(beta=1.1 * p.beta))
+    solves(
+        monkeypatch, factor=1.0, method="isotropic", change=lambda p: p.replace(beta=1.1 * p.beta)
+    )
     assert failed("learning-curves")
 
 
@@ -241,5 +241,3 @@ def test_double_descent_fails_at_another_ridge(monkeypatch):
 def test_logistic_fails_with_a_wrong_theory(monkeypatch):
     solves(monkeypatch, factor=1.1)
     assert len(failed("logistic")) >= 2
-
-

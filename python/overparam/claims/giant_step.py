@@ -9,6 +9,7 @@ strength and alignment of the spike, so the isotropic theory at the measured one
 predicted ones, is divided out (`_control`). Beyond that a theory leaves out, and is allowed,
 
 * terms of first order in the inverse sizes, `_finite_size`;
+* what the correction of finite width is known to leave out, `_width_allowance`;
 * with trained networks, the part of the norm of the rows that is independent of the spike,
   `_norm_allowance`.
 
@@ -52,9 +53,11 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-9  # relative, allowed to exact statements
 # Relative standard errors that comparisons may have: at one set of parameters, and in the mean.
-ERROR_OF_ONE, ERROR_OF_MEAN = 0.05, 0.01
+ERROR_OF_ONE, ERROR_OF_MEAN = 0.08, 0.01
 # Relative effect on the error of a unit of d-variance of the norms of the rows: 0.4 % at 0.25.
 NORM_EFFECT = 0.016
+# Part of the correction of finite width that may be wrong: 0.26 where the theory page measures it.
+WIDTH_EFFECT = 0.3
 # Samples of the bulk's spectrum, of activations that are not odd.
 SAMPLES_OF_BULK = 8
 
@@ -71,7 +74,7 @@ class _Bench(Bench):
         return self.more > 1
 
     def simulate(
-        self, problem: Problem, dim: int, replicas: int = 6, **options: Any
+        self, problem: Problem, dim: int, replicas: int = 12, **options: Any
     ) -> ReadoutPoint:
         """Simulate with a seed of its own, as one of the claim's jobs."""
         return giant_step.simulate(problem, dim=dim, replicas=replicas, **options, **self.job())
@@ -116,17 +119,36 @@ def _norm_allowance(problem: Problem) -> float:
     return NORM_EFFECT * variance
 
 
+def _width_allowance(problem: Problem, width: int) -> float:
+    """Return the relative effect of finite width beyond its correction, which is of the mean."""
+    limit, own = (solve(problem, method="isotropic", width=w).risk for w in (None, width))
+    return WIDTH_EFFECT * abs(limit / own - 1.0)
+
+
 def _control(problem: Problem, run: ReadoutPoint, width: int) -> FloatArray:
-    """Return the isotropic risk at the measured spikes over that at the predicted one."""
+    """Return the isotropic risk at the measured spikes over that at the predicted one.
+
+    The gradient contains the linear part of the network's own output at the start, along the mean
+    row, of the squared norm h1^2 E[A^2]/p. The prediction is of the same gradient: otherwise the
+    alignment would be low by a term of order 1/p that has no part in the risk.
+    """
     if not problem.has_step:
         return np.ones(len(run.risk))
-    law = giant_step.spike(problem)
-    base = solve(problem, method="isotropic", width=width).risk
-    measured = [
-        Spike(strength=strength, variance=law.variance, alignment=float(np.clip(cosine, -1, 1)))
-        for strength, cosine in zip(run.strength, np.atleast_1d(run.alignment), strict=True)
-    ]
-    return np.array([solve(problem, spike=own, width=width).risk / base for own in measured])
+    law, student = giant_step.spike(problem), giant_step.moments(problem.activation)
+    square = float(np.dot(problem.readout_fractions, np.square(problem.readout_values)))
+    longer = math.sqrt(1.0 + student.h1**2 * square / (width * law.gradient_norm**2))
+
+    def risk(strength: FloatArray, alignment: float) -> float:
+        own = Spike(
+            strength=strength,
+            variance=law.variance,
+            alignment=float(np.clip(alignment, -1.0, 1.0)),
+        )
+        return solve(problem, spike=own, width=width).risk
+
+    base = risk(law.strength * longer, law.alignment / longer)
+    both = zip(run.strength, np.atleast_1d(run.alignment), strict=True)
+    return np.array([risk(strength, alignment) / base for strength, alignment in both])
 
 
 def _theory(bench: _Bench, problem: Problem, dim: int, width: int | None) -> tuple[float, float]:
@@ -178,7 +200,7 @@ class _Point(NamedTuple):
         }
 
 
-def _point(bench: _Bench, problem: Problem, dim: int, replicas: int = 6, **options: Any) -> _Point:
+def _point(bench: _Bench, problem: Problem, dim: int, replicas: int = 12, **options: Any) -> _Point:
     """Simulate trained networks, and compare them with the corrected theory."""
     problem = _sized(problem, dim)
     width = round(problem.beta * dim)
@@ -193,7 +215,9 @@ def _point(bench: _Bench, problem: Problem, dim: int, replicas: int = 6, **optio
         deviation=value - 1.0,
         sem=math.hypot(sem, theory_sem / theory),
         replicas=replicas,
-        allowed=_finite_size(problem, dim) + _norm_allowance(problem),
+        allowed=_finite_size(problem, dim)
+        + _width_allowance(problem, width)
+        + _norm_allowance(problem),
     )
 
 
@@ -390,7 +414,7 @@ def _learning_curves(bench: _Bench) -> Outcome:
             bench,
             Problem(alpha=alpha, beta=1.0, ridge=0.01, lr=1.0, alpha0=0.5),
             large,
-            4 if bench.full else 8,
+            4 if bench.full else 12,
         )
         for alpha in own_alphas
     ]
@@ -698,14 +722,17 @@ def _vocabulary(bench: _Bench) -> Outcome:
         negative = giant_step.projection_floor(family[0].replace(**doubled))
         same.append(negative / floors[target][0] - 1.0)
         steps += list(np.diff(floors[target]) / floors[target][:-1])
+    # Words that add little to the span cost more than they gain at finite alpha and beta.
     plenty = {"alpha": 1e5, "beta": 1e3}
-    ample = {
-        target: [solve(problem.replace(**plenty), method="isotropic").risk for problem in family]
-        for target, family in families.items()
-    }
-    gained = [family[k + 1] / family[k] - 1.0 for family in ample.values() for k in range(3)]
-    # Spiked networks with one, two and three words.
-    chosen = families["sin2"][:3]
+    gained = []
+    for family in families.values():
+        for axes in ({}, plenty):
+            one, more = (
+                solve(problem.replace(**axes), method="isotropic").risk for problem in family[:2]
+            )
+            gained.append(more / one - 1.0)
+    # Spiked networks with one word and two.
+    chosen = [problem for target in ("he3", "sin") for problem in families[target][:2]]
     bench.jobs = len(chosen)
     points, values = [], []
     for problem in chosen:
@@ -713,44 +740,51 @@ def _vocabulary(bench: _Bench) -> Outcome:
         width = round(own.beta * dim)
         run = bench.simulate(own, dim, replicas, model="spiked")
         theory = solve(own, method="isotropic", width=width).risk
-        limit = solve(own, method="isotropic").risk
         value, sem = mean_and_error(run.risk)
-        # The correction of finite width is its dominant part, right to a quarter.
-        allowed = _finite_size(own, dim) + 0.25 * abs(limit / theory - 1.0)
         points.append(
             _Point(
-                own,
-                (value, sem),
-                theory,
-                limit,
-                value / theory - 1.0,
-                sem / theory,
-                replicas,
-                allowed,
+                problem=own,
+                risk=(value, sem),
+                theory=theory,
+                isotropic=solve(own, method="isotropic").risk,
+                deviation=value / theory - 1.0,
+                sem=sem / theory,
+                replicas=replicas,
+                allowed=_finite_size(own, dim) + _width_allowance(own, width),
             )
         )
         values.append(run.risk)
-    decrease = [mean_and_error(values[k]) for k in range(3)]
+    decrease = [mean_and_error(own) for own in values]
     falls = [
         z_score(a[0] - b[0], math.hypot(a[1], b[1]), replicas) * np.sign(a[0] - b[0])
-        for a, b in itertools.pairwise(decrease)
+        for a, b in (decrease[:2], decrease[2:])
     ]
-    rows = [
-        {
-            "target": target,
-            "words": " ".join(f"{word:g}" for word in words[: k + 1]),
-            "projection floor": floors[target][k],
-            "risk, alpha = 1e5, beta = 1e3": ample[target][k],
-            "risk, alpha = 4, beta = 2": solve(families[target][k], method="isotropic").risk,
-            f"the same, p = {round(base.beta * dim)}": solve(
-                families[target][k], method="isotropic", width=round(base.beta * dim)
-            ).risk,
-            "simulation": points[k].risk[0] if target == "sin2" and k < 3 else math.nan,
-            "sem": points[k].risk[1] if target == "sin2" and k < 3 else math.nan,
-        }
-        for target in targets
-        for k in range(4)
-    ]
+    known = {(point.problem.target, point.problem.groups): point.risk for point in points}
+    few = round(base.beta * dim)
+    rows = []
+    for target, k in itertools.product(targets, range(4)):
+        problem = families[target][k]
+        value, sem = known.get((target, k + 1), (math.nan, math.nan))
+        risks = [
+            solve(own, method="isotropic", width=width).risk
+            for own, width in (
+                (problem.replace(**plenty), None),
+                (problem, None),
+                (problem, few),
+            )
+        ]
+        rows.append(
+            {
+                "target": target,
+                "words": " ".join(f"{word:g}" for word in words[: k + 1]),
+                "projection floor": floors[target][k],
+                "alpha = 1e5, beta = 1e3": risks[0],
+                "alpha = 4, beta = 2": risks[1],
+                f"the same, p = {few}": risks[2],
+                "simulation": value,
+                "sem": sem,
+            }
+        )
     sems = np.array([point.sem for point in points])
     checks = [
         Check(
@@ -767,14 +801,15 @@ def _vocabulary(bench: _Bench) -> Outcome:
             tolerance=1e-7,  # the dependent features are removed at 1e-10 of the largest
         ),
         Check(
-            quantity="risk at alpha = 1e5, beta = 1e3, largest relative change with a further word",
+            quantity="risk at alpha = 4, beta = 2, and at 1e5, 1e3: largest relative change with a "
+            "second word",
             predicted=0.0,
             measured=max(gained),
             tolerance=0.0,
             side="below",
         ),
         Check(
-            quantity="simulated decrease with a further word, in Gaussian errors, smallest",
+            quantity="simulated decrease with a second word, in Gaussian errors, smallest",
             predicted=error_limit(len(falls)),
             measured=min(falls),
             tolerance=0.0,
@@ -787,21 +822,28 @@ def _vocabulary(bench: _Bench) -> Outcome:
     def shrinking(ax: Axes) -> None:
         for i, target in enumerate(targets):
             ax.plot(range(1, 5), floors[target], "o-", color=hue(i), label=f"{target}: floor")
-            ax.plot(range(1, 5), ample[target], "x", color=hue(i))
-        ax.plot([], [], "kx", label="risk at α = 10⁵, β = 10³")
+            own = [row["alpha = 1e5, beta = 1e3"] for row in rows if row["target"] == target]
+            ax.plot(range(1, 5), own, "x--", color=hue(i), linewidth=0.8)
+        ax.plot([], [], "kx--", linewidth=0.8, label="risk at α = 10⁵, β = 10³")
         ax.set_xticks(range(1, 5), [f"{word:+g}" for word in words])
         labels = "further initial readout value A", "risk"
         finish(ax, *labels, title="tanh, η = 2, α₀ = 20", yscale="log")
 
     def networks(ax: Axes) -> None:
-        x = range(1, 4)
-        error_bars(ax, x, *np.array([point.risk for point in points]).T, "k", label="networks")
-        ax.plot(x, [point.theory for point in points], color=hue(0), label="finite width")
-        ax.plot(x, [point.isotropic for point in points], "--", color=hue(1), label="p → ∞")
-        ax.plot(x, floors["sin2"][:3], ":", color="k", label="projection floor")
+        x = range(1, 5)
+        for i, target in enumerate(targets):
+            own = [row for row in rows if row["target"] == target]
+            for name, style in ((f"the same, p = {few}", "-"), ("alpha = 4, beta = 2", "--")):
+                ax.plot(x, [row[name] for row in own], style, color=hue(i))
+            ax.plot([], [], color=hue(i), label=target)
+            values = [row["simulation"] for row in own]
+            error_bars(ax, x, values, [row["sem"] for row in own], hue(i))
+        ax.plot([], [], "k-", label=f"p = {few}")
+        ax.plot([], [], "k--", label="p → ∞")
         ax.set_xticks(x)
-        title = f"tanh learns sin 2x, α = 4, β = 2, d = {dim}"
-        finish(ax, "number of initial readout values", "risk", title=title)
+        title = f"tanh, α = 4, β = 2, spiked networks at d = {dim}"
+        finish(ax, "number of initial readout values", "risk", title=title, yscale="log")
+        ax.legend(frameon=False, fontsize="small", ncols=2)
 
     return checks, table_of(rows), [shrinking, networks]
 
@@ -841,7 +883,7 @@ def _projected(problem: Problem) -> float:
 
 
 def _floors(bench: _Bench) -> Outcome:
-    dim, replicas = (400, 24) if bench.full else (160, 8)
+    dim, replicas = (400, 48) if bench.full else (160, 24)
     two = {"readout_values": (1.0, -0.4), "readout_fractions": (0.5, 0.5)}
     base = Problem(alpha=1.0, beta=1.0, ridge=0.1, lr=3.0, alpha0=20.0, target="sin")
     stepped = [
@@ -852,7 +894,8 @@ def _floors(bench: _Bench) -> Outcome:
         base.replace(target="sin2", **two),
     ]
     frozen = [base.replace(lr=0.0, activation=name) for name in ("tanh", "relu", "erf", "sin")]
-    ladder = ((1e2, 1e1), (1e4, 1e2), (1e6, 1e4), (1e8, 1e6))
+    # More samples than units at every rung: otherwise units overfit in proportion to beta/alpha.
+    ladder = ((1e2, 1e1), (1e4, 1e2), (1e6, 1e3), (1e8, 1e4))
     reached, under, rising, agreement, near = [], [], [], [], []
     rows: list[dict[str, Any]] = []
     lines: dict[Problem, tuple[float, list[float]]] = {}
@@ -897,11 +940,11 @@ def _floors(bench: _Bench) -> Outcome:
         theory = solve(own, method="isotropic", width=round(own.beta * dim)).risk
         near.append((own, value, sem, theory / lines[problem][0] - 1.0))
     limit = error_limit(len(near), replicas)
-    sems = np.array([sem for _, _, sem, _ in near])
+    sems = np.array([sem / (1.0 + theory) for _, _, sem, theory in near])
     first = _finite_size(near[0][0], dim)
     checks = [
         Check(
-            quantity="risk/floor - 1 at alpha = 1e8, beta = 1e6, largest",
+            quantity="risk/floor - 1 at alpha = 1e8, beta = 1e4, largest",
             predicted=0.0,
             measured=max(reached),
             # Features whose span is nearly dependent approach the floor slowly.
@@ -938,8 +981,13 @@ def _floors(bench: _Bench) -> Outcome:
         z_check(
             "networks: risk/floor against finite width",
             [
-                z_score(value - theory, sem, replicas, first * (1.0 + theory))
-                for _, value, sem, theory in near
+                z_score(
+                    value - theory,
+                    sem,
+                    replicas,
+                    (first + _width_allowance(own, round(own.beta * dim))) * (1.0 + theory),
+                )
+                for own, value, sem, theory in near
             ],
         ),
         *_precise("networks", sems, float(np.sqrt((sems**2).sum()) / len(sems))),
@@ -952,8 +1000,8 @@ def _floors(bench: _Bench) -> Outcome:
             label += f", K = {problem.groups}" if problem.groups > 1 else ""
             x = [alpha for alpha, _ in ladder]
             ax.plot(x, excess, style, color=hue(i), markersize=3, label=label)
-        title = "one step (solid), none (dashed), β = α/100"
-        labels = "α, along (10², 10), (10⁴, 10²), …", "risk / floor − 1"
+        title = "one step (solid), none (dashed)"
+        labels = "α = β²", "risk / floor − 1"
         finish(ax, *labels, title=title, xscale="log", yscale="log")
         ax.legend(frameon=False, fontsize="xx-small", ncols=2)
 
@@ -1017,11 +1065,8 @@ def _finite_alpha0(bench: _Bench) -> Outcome:
             found["corrected"].append(risk / (corrected * isotropic / flat) - 1.0)
             found["isotropic"].append(risk / isotropic - 1.0)
         first = _finite_size(problem, dim)
-        allowed = {
-            "matrix": first,
-            "corrected": first + _norm_allowance(problem),
-            "isotropic": first,
-        }
+        beyond = first + _width_allowance(problem, width) + _norm_allowance(problem)
+        allowed = {"matrix": first, "corrected": beyond, "isotropic": first}
         row: dict[str, Any] = {
             "activation": problem.activation,
             "target": problem.target,
@@ -1319,7 +1364,7 @@ def _crossover(problem: Problem, r0: float, dim: int) -> float:
 
 
 def _double_descent(bench: _Bench) -> Outcome:
-    dim, replicas = (600, 24) if bench.full else (240, 12)
+    dim, replicas = (600, 24) if bench.full else (200, 32)
     base = Problem(
         alpha=1.0, beta=1.0, ridge=1e-8, lr=3.0, alpha0=20.0, target="sin", noise_var=0.1
     )
@@ -1365,13 +1410,22 @@ def _double_descent(bench: _Bench) -> Outcome:
             quantity="position alpha/beta of the peak at ridge 1e-8, worst",
             predicted=1.0,
             measured=worst(peaks, 1.0),
-            tolerance=2.0 * math.log(4.0) / 200.0,  # two steps of the grid
+            tolerance=math.expm1(2.0 * math.log(4.0) / 200.0),  # two steps of the grid
         ),
         Check(
-            quantity="exponent of 1/ridge in the peak's height, worst",
+            quantity="exponent of 1/ridge in the peak's height, without a step",
             predicted=0.5,
-            measured=worst(growth, 0.5),
+            measured=growth[1],
             tolerance=0.01,
+        ),
+        # After a step inputs with a large component along the spike saturate the features, whose
+        # independent part is small there: more eigenvalues are small.
+        Check(
+            quantity="exponent of 1/ridge in the peak's height after a step, smaller of two",
+            predicted=0.5,
+            measured=min(growth[0], growth[2]),
+            tolerance=0.0,
+            side="above",
         ),
         Check(
             quantity="optimal ridge: largest rise of the risk with alpha, in units of the first",
@@ -1494,7 +1548,7 @@ def _logistic_network(
     phi = features(x)
     readout = _fit_logistic(phi, labels, problem.ridge)
     loss = float(np.mean(np.logaddexp(0.0, -labels * (phi @ readout))))
-    x, y = _data(problem.replace(noise_var=0.0), 10000, dim, rng)
+    x, y = _data(problem.replace(noise_var=0.0), 5000, dim, rng)
     sign = np.where(features(x) @ readout > 0, 1.0, -1.0)
     if problem.noise_var:
         wrong = norm.cdf(-sign * y / math.sqrt(problem.noise_var))
@@ -1504,7 +1558,7 @@ def _logistic_network(
 
 
 def _logistic(bench: _Bench) -> Outcome:
-    dim, replicas = (400, 96) if bench.full else (160, 24)
+    dim, replicas = (400, 96) if bench.full else (160, 40)
     base = Problem(alpha=2.0, beta=1.0, ridge=0.05, lr=3.0, alpha0=20.0)
     cases = [
         base,
@@ -1539,7 +1593,9 @@ def _logistic(bench: _Bench) -> Outcome:
             "Delta": problem.noise_var,
         }
         for i, (name, predicted) in enumerate(theory.items()):
-            small, large = (mean_and_error(run[i] / predicted - 1.0) for run in runs)
+            # In units of what a network without readout has: 1/2 and ln 2.
+            unit = (0.5, math.log(2.0))[i]
+            small, large = (mean_and_error((run[i] - predicted) / unit) for run in runs)
             value, sem = extrapolated(small, large, 2.0)
             # The first order is removed; the second, with one more of each inverse size, allowed.
             allowed = 4.0 * firsts[0] * firsts[1]
@@ -1547,7 +1603,7 @@ def _logistic(bench: _Bench) -> Outcome:
             errors.append(sem)
             means[name].append((predicted, *mean_and_error(runs[1][i])))
             row |= {name: means[name][-1][1], f"{name}, sem": means[name][-1][2]}
-            row |= {f"{name}, theory": predicted, f"{name}, extrapolated - 1": value}
+            row |= {f"{name}, theory": predicted, f"{name}, extrapolated": value}
             row |= {f"its sem, {name}": sem}
         rows.append(row)
     sems = np.array(errors)
