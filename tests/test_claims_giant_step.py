@@ -1,6 +1,5 @@
 """The claims of the room giant_step: they pass, they fail where the physics is broken."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -117,13 +116,12 @@ def test_rounded_sizes():
 
 def test_control_is_one_at_the_predicted_spike():
     law = true_spike(BASE)
-    run = replace(
-        true_simulate(BASE, dim=20, replicas=2, test_samples=10),
-        strength=np.tile(law.strength, (2, 1)),
-        alignment=np.full(2, law.alignment),
-    )
-    assert room._control(BASE, run, 20) == pytest.approx([1.0, 1.0], rel=1e-12)
-    assert (room._control(BASE.replace(lr=0.0), run, 20) == 1.0).all()
+    # The network's own output lengthens the gradient by h1^2/p, without a part in the risk.
+    longer = np.hypot(law.gradient_norm, giant_step.moments("tanh").h1 / np.sqrt(20))
+    scale = longer / law.gradient_norm
+    at = law.strength[None] * scale, np.array([law.alignment / scale])
+    assert room._control(BASE, *at, 20) == pytest.approx([1.0], rel=1e-12)
+    assert (room._control(BASE.replace(lr=0.0), *at, 20) == 1.0).all()
 
 
 def test_network_takes_the_step_of_the_room():

@@ -125,7 +125,9 @@ def _width_allowance(problem: Problem, width: int) -> float:
     return WIDTH_EFFECT * abs(limit / own - 1.0)
 
 
-def _control(problem: Problem, run: ReadoutPoint, width: int) -> FloatArray:
+def _control(
+    problem: Problem, strength: FloatArray, alignment: FloatArray, width: int
+) -> FloatArray:
     """Return the isotropic risk at the measured spikes over that at the predicted one.
 
     The gradient contains the linear part of the network's own output at the start, along the mean
@@ -133,22 +135,24 @@ def _control(problem: Problem, run: ReadoutPoint, width: int) -> FloatArray:
     alignment would be low by a term of order 1/p that has no part in the risk.
     """
     if not problem.has_step:
-        return np.ones(len(run.risk))
+        return np.ones(len(alignment))
     law, student = giant_step.spike(problem), giant_step.moments(problem.activation)
     square = float(np.dot(problem.readout_fractions, np.square(problem.readout_values)))
     longer = math.sqrt(1.0 + student.h1**2 * square / (width * law.gradient_norm**2))
 
-    def risk(strength: FloatArray, alignment: float) -> float:
-        own = Spike(
-            strength=strength,
-            variance=law.variance,
-            alignment=float(np.clip(alignment, -1.0, 1.0)),
-        )
-        return solve(problem, spike=own, width=width).risk
+    base = _isotropic(problem, law.strength * longer, law.alignment / longer, width)
+    both = zip(strength, alignment, strict=True)
+    return np.array([_isotropic(problem, r, gamma, width) / base for r, gamma in both])
 
-    base = risk(law.strength * longer, law.alignment / longer)
-    both = zip(run.strength, np.atleast_1d(run.alignment), strict=True)
-    return np.array([risk(strength, alignment) / base for strength, alignment in both])
+
+def _isotropic(problem: Problem, strength: FloatArray, alignment: float, width: int) -> float:
+    """Return the risk of spiked random features with the problem's variance of the rows."""
+    law = Spike(
+        strength=strength,
+        variance=giant_step.spike(problem).variance,
+        alignment=float(np.clip(alignment, -1.0, 1.0)),
+    )
+    return solve(problem, spike=law, width=width).risk
 
 
 def _theory(bench: _Bench, problem: Problem, dim: int, width: int | None) -> tuple[float, float]:
@@ -206,7 +210,8 @@ def _point(bench: _Bench, problem: Problem, dim: int, replicas: int = 12, **opti
     width = round(problem.beta * dim)
     run = bench.simulate(problem, dim, replicas, **options)
     theory, theory_sem = _theory(bench, problem, dim, width)
-    value, sem = mean_and_error(run.risk / (_control(problem, run, width) * theory))
+    control = _control(problem, run.strength, np.atleast_1d(run.alignment), width)
+    value, sem = mean_and_error(run.risk / (control * theory))
     return _Point(
         problem=problem,
         risk=mean_and_error(run.risk),
@@ -488,7 +493,7 @@ def _initialisation(bench: _Bench) -> Outcome:
         for own, name in ((problem.replace(lr=0.0), "before"), (problem, "after")):
             run = bench.simulate(own, dim, replicas)
             value, sem = mean_and_error(run.risk / floor)
-            both[name] = value, sem, solve(own).risk / floor
+            both[name] = value, sem, _theory(bench, own, dim, None)[0] / floor
         limit = error_limit(len(chosen), replicas)
         before.append(both["before"][0] + limit * both["before"][1])
         after.append(both["after"][0] + limit * both["after"][1])
@@ -700,7 +705,7 @@ def _shares(count: int) -> tuple[float, ...]:
 
 
 def _vocabulary(bench: _Bench) -> Outcome:
-    dim, replicas = (600, 24) if bench.full else (240, 8)
+    dim, replicas = (600, 48) if bench.full else (200, 40)
     words = (1.5, 0.5, -1.0, 2.0)
     targets = ("sin2", "sin", "he3")
     base = Problem(alpha=4.0, beta=2.0, ridge=0.05, lr=2.0, alpha0=20.0)
@@ -895,7 +900,7 @@ def _floors(bench: _Bench) -> Outcome:
     ]
     frozen = [base.replace(lr=0.0, activation=name) for name in ("tanh", "relu", "erf", "sin")]
     # More samples than units at every rung: otherwise units overfit in proportion to beta/alpha.
-    ladder = ((1e2, 1e1), (1e4, 1e2), (1e6, 1e3), (1e8, 1e4))
+    ladder = tuple((beta**2, beta) for beta in (1e1, 1e2, 1e3, 1e4, 1e5))
     reached, under, rising, agreement, near = [], [], [], [], []
     rows: list[dict[str, Any]] = []
     lines: dict[Problem, tuple[float, list[float]]] = {}
@@ -944,7 +949,7 @@ def _floors(bench: _Bench) -> Outcome:
     first = _finite_size(near[0][0], dim)
     checks = [
         Check(
-            quantity="risk/floor - 1 at alpha = 1e8, beta = 1e4, largest",
+            quantity="risk/floor - 1 at alpha = 1e10, beta = 1e5, largest",
             predicted=0.0,
             measured=max(reached),
             # Features whose span is nearly dependent approach the floor slowly.
@@ -1047,7 +1052,6 @@ def _finite_alpha0(bench: _Bench) -> Outcome:
         width = round(problem.beta * dim)
         flat = solve(problem, method="isotropic", width=width).risk
         corrected, corrected_sem = _theory(bench, problem, dim, width)
-        law = giant_step.spike(problem)
         found: dict[str, list[float]] = {name: [] for name in scores}
         simulated = []
         axis = np.eye(dim)[0]
@@ -1055,15 +1059,13 @@ def _finite_alpha0(bench: _Bench) -> Outcome:
             network = _Network.trained(problem, dim, rng)
             risk = float(np.mean([network.risk(rng) for _ in range(fits)]))
             measured = network.measured()
-            own = Spike(
-                strength=measured.strength, variance=law.variance, alignment=measured.alignment
-            )
-            isotropic = solve(problem, spike=own, width=width).risk
+            at = measured.strength, measured.alignment
+            control = _control(problem, at[0][None], np.array([at[1]]), width)[0]
             exact = giant_step.from_weights(problem, network.weights, network.direction, axis).risk
             simulated.append(risk)
             found["matrix"].append(risk / exact - 1.0)
-            found["corrected"].append(risk / (corrected * isotropic / flat) - 1.0)
-            found["isotropic"].append(risk / isotropic - 1.0)
+            found["corrected"].append(risk / (corrected * control) - 1.0)
+            found["isotropic"].append(risk / _isotropic(problem, *at, width) - 1.0)
         first = _finite_size(problem, dim)
         beyond = first + _width_allowance(problem, width) + _norm_allowance(problem)
         allowed = {"matrix": first, "corrected": beyond, "isotropic": first}
