@@ -314,7 +314,7 @@ VectorXd shortest(const MatrixXd& A, const VectorXd& b, double size) {
     const Eigen::SelfAdjointEigenSolver<MatrixXd> eigen(0.5 * (A + A.transpose()));
     const VectorXd& values = eigen.eigenvalues();
     const double limit =
-        std::max(DEPENDENCE * values.cwiseAbs().maxCoeff(), ROUNDING * ROUNDING * size);
+        std::max(DEPENDENCE * values.cwiseAbs().maxCoeff(), NEGLIGIBLE * NEGLIGIBLE * size);
     VectorXd y = eigen.eigenvectors().transpose() * b;
     for (Index i = 0; i < y.size(); ++i)
         y[i] = std::abs(values[i]) > limit ? y[i] / values[i] : 0.0;
