@@ -20,8 +20,8 @@ constexpr Index PATIENCE = 8;
 constexpr std::size_t DEPTH = 5;  // of Anderson's acceleration
 // Eigenvalues of the system for m below this fraction of the largest one count as zero.
 constexpr double DEPENDENCE = 1e-10;
-// Relative size of rounding errors, and of parts of functions that are nothing else.
-constexpr double ROUNDING = 1e-15, NEGLIGIBLE = 1e-13;
+// Relative size of parts of functions that are nothing but rounding errors.
+constexpr double NEGLIGIBLE = 1e-13;
 
 using Eigen::Map;
 using Eigen::MatrixXd;

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from overparam import giant_step
 from overparam.claims import Check, Claim
@@ -78,6 +79,14 @@ class _Bench(Bench):
     ) -> ReadoutPoint:
         """Simulate with a seed of its own, as one of the claim's jobs."""
         return giant_step.simulate(problem, dim=dim, replicas=replicas, **options, **self.job())
+
+
+def _risks(run: ReadoutPoint) -> FloatArray:
+    return np.asarray(run.risk, dtype=np.float64)
+
+
+def _alignments(run: ReadoutPoint) -> FloatArray:
+    return np.asarray(run.alignment, dtype=np.float64)
 
 
 def _source(*sections: str) -> str:
@@ -155,10 +164,14 @@ def _isotropic(problem: Problem, strength: FloatArray, alignment: float, width: 
     return solve(problem, spike=law, width=width).risk
 
 
+def _deterministic(problem: Problem) -> bool:
+    """Return whether the theory takes no sample of the bulk."""
+    return not problem.has_step or abs(giant_step.moments(problem.activation).h2) < ROUNDING
+
+
 def _theory(bench: _Bench, problem: Problem, dim: int, width: int | None) -> tuple[float, float]:
     """Return the corrected risk, and the standard error that a sampled bulk gives it."""
-    odd = abs(giant_step.moments(problem.activation).h2) < ROUNDING
-    if odd or not problem.has_step:
+    if _deterministic(problem):
         return solve(problem, width=width).risk, 0.0
     sampled = [
         solve(problem, width=width, modes_dim=dim, seed=seed).risk
@@ -210,11 +223,11 @@ def _point(bench: _Bench, problem: Problem, dim: int, replicas: int = 12, **opti
     width = round(problem.beta * dim)
     run = bench.simulate(problem, dim, replicas, **options)
     theory, theory_sem = _theory(bench, problem, dim, width)
-    control = _control(problem, run.strength, np.atleast_1d(run.alignment), width)
-    value, sem = mean_and_error(run.risk / (control * theory))
+    control = _control(problem, run.strength, _alignments(run), width)
+    value, sem = mean_and_error(_risks(run) / (control * theory))
     return _Point(
         problem=problem,
-        risk=mean_and_error(run.risk),
+        risk=mean_and_error(_risks(run)),
         theory=theory,
         isotropic=solve(problem, method="isotropic", width=width).risk,
         deviation=value - 1.0,
@@ -258,11 +271,29 @@ def _precise(what: str, sems: FloatArray, mean_sem: float) -> list[Check]:
     ]
 
 
-def _draw(ax: Axes, x: Sequence[float], points: Sequence[_Point], i: int, label: str) -> None:
-    """Draw the theory of a series of problems over x, solid, and the isotropic one, dotted."""
-    ax.plot(x, [point.theory for point in points], color=hue(i), label=label)
-    ax.plot(x, [point.isotropic for point in points], ":", color=hue(i))
-    error_bars(ax, x, *np.array([point.risk for point in points]).T, hue(i))
+def _measured(points: Sequence[_Point]) -> tuple[FloatArray, FloatArray]:
+    """Return the measured risks and their standard errors."""
+    return np.array([point.risk[0] for point in points]), np.array(
+        [point.risk[1] for point in points]
+    )
+
+
+def _curve(problem: Problem, x: FloatArray, width: int | None) -> list[float]:
+    """Return the corrected risk over alpha, with one small sample of the bulk if it takes one."""
+    return [solve(problem.replace(alpha=a), width=width, modes_dim=300).risk for a in x]
+
+
+def _draw(ax: Axes, points: Sequence[_Point], dim: int, i: int, label: str) -> None:
+    """Draw a series of points over alpha, the theory, solid, and the isotropic one, dotted."""
+    at, base = [point.problem.alpha for point in points], points[0].problem
+    x, width = np.linspace(at[0], at[-1], 21), round(base.beta * dim)
+    if _deterministic(base):
+        ax.plot(x, _curve(base, x, width), color=hue(i), label=label)
+    else:
+        ax.plot(at, [point.theory for point in points], color=hue(i), label=label)
+    flat = [solve(base.replace(alpha=a), method="isotropic", width=width).risk for a in x]
+    ax.plot(x, flat, ":", color=hue(i))
+    error_bars(ax, at, *_measured(points), hue(i))
 
 
 # ---- trained networks ----------------------------------------------------------------------------
@@ -287,7 +318,7 @@ class _Network:
     problem: Problem
     start: FloatArray
     weights: FloatArray
-    group: FloatArray
+    group: NDArray[np.int64]
     direction: FloatArray
     norm: float
 
@@ -348,7 +379,7 @@ class _Network:
 
     def _features(self, x: FloatArray) -> FloatArray:
         f = _callables(self.problem.activation)[0]
-        return f(x @ self.weights.T) / math.sqrt(len(self.weights))
+        return np.asarray(f(x @ self.weights.T) / math.sqrt(len(self.weights)))
 
 
 def _callables(activation: giant_step.Activation) -> Any:
@@ -438,14 +469,14 @@ def _learning_curves(bench: _Bench) -> Outcome:
             for i, lr in enumerate(RATES):
                 own = series[student, target, lr]
                 label = f"η = {lr:g}" if lr else "no step"
-                _draw(ax, [point.problem.alpha for point in own], own, i, label)
+                _draw(ax, own, dim, i, label)
             title = f"{student} learns {target}, α₀ = {alpha0:g}, λ = {ridge:g}, d = {dim}"
             finish(ax, "α = n/d", "risk", title=title, yscale="log")
 
         return draw
 
     def notebook(ax: Axes) -> None:
-        _draw(ax, [point.problem.alpha for point in published], published, 1, "η = 1")
+        _draw(ax, published, large, 1, "η = 1")
         ax.plot(*NOTEBOOK, "x", color="k", label="authors' single run, d = 2000")
         ax.plot([], [], ":", color=hue(1), label="isotropic")
         title = f"tanh learns tanh, α₀ = 0.5, λ = 0.01, d = {large}"
@@ -469,7 +500,7 @@ def _initialisation(bench: _Bench) -> Outcome:
         "beta": (0.5, 1.0, 4.0, 1e3),
         "ridge": (1e-3, 0.1, 3.0),
     }
-    lowest = {}
+    lowest: dict[tuple[giant_step.Activation, giant_step.Activation], float] = {}
     for student, target in itertools.product(STUDENTS, targets):
         base = Problem(
             alpha=1.0, beta=1.0, ridge=1.0, lr=0.0, alpha0=0.0, activation=student, target=target
@@ -492,7 +523,7 @@ def _initialisation(bench: _Bench) -> Outcome:
         both = {}
         for own, name in ((problem.replace(lr=0.0), "before"), (problem, "after")):
             run = bench.simulate(own, dim, replicas)
-            value, sem = mean_and_error(run.risk / floor)
+            value, sem = mean_and_error(_risks(run) / floor)
             both[name] = value, sem, _theory(bench, own, dim, None)[0] / floor
         limit = error_limit(len(chosen), replicas)
         before.append(both["before"][0] + limit * both["before"][1])
@@ -543,22 +574,19 @@ def _initialisation(bench: _Bench) -> Outcome:
         ),
     ]
     shown = chosen[:3]
-    alphas = np.geomspace(0.2, 30.0, 31)
+    alphas = np.geomspace(0.2, 30.0, 17)
 
     def curves(ax: Axes) -> None:
         for i, problem in enumerate(shown):
             floor = giant_step.linear_floor(problem)
             for lr, style in ((problem.lr, "-"), (0.0, "--")):
-                line = [
-                    solve(problem.replace(alpha=a, lr=lr), method="isotropic").risk / floor
-                    for a in alphas
-                ]
+                line = np.array(_curve(problem.replace(lr=lr), alphas, None))
                 name = f"{problem.activation} learns {problem.target}" if lr else None
-                ax.plot(alphas, line, style, color=hue(i), label=name)
+                ax.plot(alphas, line / floor, style, color=hue(i), label=name)
             for when in ("before", "after"):
                 row = rows[i]
-                point = [row[f"{when}/floor"]], [row[f"{when}, sem"]]
-                error_bars(ax, [problem.alpha], *point, hue(i))
+                value, sem = row[f"{when}/floor"], row[f"{when}, sem"]
+                error_bars(ax, [problem.alpha], [value], [sem], hue(i))
         ax.axhline(1.0, color="k", linestyle=":", label="linear floor")
         title = f"one step (solid), none (dashed), β = 2, d = {dim}"
         finish(ax, "α = n/d", "risk / linear floor", title=title, xscale="log", yscale="log")
@@ -577,7 +605,7 @@ def _initialisation(bench: _Bench) -> Outcome:
     return checks, table_of(rows), [curves, approach]
 
 
-def _product(grid: dict[str, Sequence[float]]) -> list[dict[str, float]]:
+def _product(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
     """Return all combinations of values of the axes."""
     values = itertools.product(*grid.values())
     return [dict(zip(grid, chosen, strict=True)) for chosen in values]
@@ -745,7 +773,7 @@ def _vocabulary(bench: _Bench) -> Outcome:
         width = round(own.beta * dim)
         run = bench.simulate(own, dim, replicas, model="spiked")
         theory = solve(own, method="isotropic", width=width).risk
-        value, sem = mean_and_error(run.risk)
+        value, sem = mean_and_error(_risks(run))
         points.append(
             _Point(
                 problem=own,
@@ -758,7 +786,7 @@ def _vocabulary(bench: _Bench) -> Outcome:
                 allowed=_finite_size(own, dim) + _width_allowance(own, width),
             )
         )
-        values.append(run.risk)
+        values.append(_risks(run))
     decrease = [mean_and_error(own) for own in values]
     falls = [
         z_score(a[0] - b[0], math.hypot(a[1], b[1]), replicas) * np.sign(a[0] - b[0])
@@ -766,7 +794,7 @@ def _vocabulary(bench: _Bench) -> Outcome:
     ]
     known = {(point.problem.target, point.problem.groups): point.risk for point in points}
     few = round(base.beta * dim)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for target, k in itertools.product(targets, range(4)):
         problem = families[target][k]
         value, sem = known.get((target, k + 1), (math.nan, math.nan))
@@ -941,7 +969,7 @@ def _floors(bench: _Bench) -> Outcome:
     for problem in chosen:
         own = _sized(problem.replace(alpha=10.0, beta=3.0), dim)
         run = bench.simulate(own, dim, replicas, model="spiked")
-        value, sem = mean_and_error(run.risk / lines[problem][0] - 1.0)
+        value, sem = mean_and_error(_risks(run) / lines[problem][0] - 1.0)
         theory = solve(own, method="isotropic", width=round(own.beta * dim)).risk
         near.append((own, value, sem, theory / lines[problem][0] - 1.0))
     limit = error_limit(len(near), replicas)
@@ -1221,14 +1249,14 @@ def _small_step(bench: _Bench) -> Outcome:
             predicted = np.array(
                 [
                     solve(own, small_step=float(r), spike=_aligned(own, float(cosine))).risk
-                    for r, cosine in zip(measured, np.atleast_1d(run.alignment), strict=True)
+                    for r, cosine in zip(measured, _alignments(run), strict=True)
                 ]
             )
-            value, sem = mean_and_error(run.risk / predicted)
+            value, sem = mean_and_error(_risks(run) / predicted)
             # The spike acts on its own order r0/sqrt(d) as a giant one.
             allowed = _finite_size(own, dim) + _crossover(own, r0, dim)
             z.append(z_score(value - 1.0, sem, replicas, allowed))
-            mean, error = mean_and_error(run.risk)
+            mean, error = mean_and_error(_risks(run))
             small_points.append((own, r0, mean, error, value, sem))
             rows.append(
                 {
@@ -1317,7 +1345,7 @@ def _small_step(bench: _Bench) -> Outcome:
         ax.plot(x, line, color=hue(1), label="giant, p → ∞")
         line = [solve(step, width=width).risk for step in steps]
         ax.plot(x, line, color="k", label=f"giant, p = {width}")
-        error_bars(ax, strengths, *np.array([point.risk for point in between]).T, "k")
+        error_bars(ax, strengths, *_measured(between), "k")
         ax.axhline(floor, color="k", linestyle=":", label="linear floor")
         title = f"tanh learns sin, d = {dim}"
         finish(ax, "strength r √d", "risk", title=title, xscale="log", yscale="log")
@@ -1329,6 +1357,8 @@ def _small_step(bench: _Bench) -> Outcome:
             line = [solve(problem, small_step=float(r0)).risk / level for r0 in r]
             label = f"{problem.activation} learns {problem.target}"
             ax.plot(r, line, color=hue(i), label=label)
+            finite = [_giant(problem, float(r0), dim) / level for r0 in r]
+            ax.plot(r, finite, "--", color=hue(i))
             points = np.array(
                 [
                     (r0, mean / level, sem / level)
@@ -1336,9 +1366,9 @@ def _small_step(bench: _Bench) -> Outcome:
                     if p.activation == problem.activation
                 ]
             )
-            error_bars(ax, *points.T, hue(i))
+            error_bars(ax, points[:, 0], points[:, 1], points[:, 2], hue(i))
             ax.axhline(giant_step.linear_floor(problem) / level, color=hue(i), linestyle=":")
-        title = f"small steps and linear floors (dotted), d = {dim}"
+        title = f"small steps, finite width (dashed), floors (dotted), d = {dim}"
         finish(ax, "strength r₀ = r √d", "risk / risk without a step", title=title)
 
     return checks, table_of(rows), [crossover, small]
@@ -1352,14 +1382,18 @@ def _aligned(problem: Problem, alignment: float) -> Spike:
 
 def _crossover(problem: Problem, r0: float, dim: int) -> float:
     """Return the relative difference of small and giant steps of one strength at finite width."""
+    return abs(_giant(problem, r0, dim) / solve(problem, small_step=r0).risk - 1.0)
+
+
+def _giant(problem: Problem, r0: float, dim: int) -> float:
+    """Return the risk of a giant step of strength r0 A/sqrt(dim) at finite width."""
     strength = r0 / math.sqrt(dim) * np.array(problem.readout_values)
     law = Spike(
         strength=strength,
         variance=np.ones(problem.groups),
         alignment=giant_step.spike(problem).alignment,
     )
-    giant = solve(problem, spike=law, width=problem.beta * dim).risk
-    return abs(giant / solve(problem, small_step=r0).risk - 1.0)
+    return solve(problem, spike=law, width=problem.beta * dim).risk
 
 
 # ---- double descent ------------------------------------------------------------------------------
@@ -1398,7 +1432,7 @@ def _double_descent(bench: _Bench) -> Outcome:
     optimum, cured = giant_step.optimal_ridge(base)
     chosen += [base.replace(ridge=optimum)]
     bench.jobs = len(chosen)
-    points = []
+    points: list[_Point] = []
     for problem in chosen:
         point = _point(bench, problem, dim, replicas)
         # At the peak 1/p is compared with the share of eigenvalues below the ridge.
@@ -1454,7 +1488,7 @@ def _double_descent(bench: _Bench) -> Outcome:
             side="above",
         ),
     ]
-    x = np.geomspace(0.2, 5.0, 81)
+    x = np.geomspace(0.1, 10.0, 81)
 
     def samples(ax: Axes) -> None:
         for i, own in enumerate((1e-6, ridge)):
