@@ -273,9 +273,8 @@ def _precise(what: str, sems: FloatArray, mean_sem: float) -> list[Check]:
 
 def _measured(points: Sequence[_Point]) -> tuple[FloatArray, FloatArray]:
     """Return the measured risks and their standard errors."""
-    return np.array([point.risk[0] for point in points]), np.array(
-        [point.risk[1] for point in points]
-    )
+    values = np.array([point.risk for point in points])
+    return values[:, 0], values[:, 1]
 
 
 def _curve(problem: Problem, x: FloatArray, width: int | None) -> list[float]:
@@ -1062,7 +1061,7 @@ def _floors(bench: _Bench) -> Outcome:
 
 
 def _finite_alpha0(bench: _Bench) -> Outcome:
-    dim, firsts, fits = (600, 16, 4) if bench.full else (240, 12, 2)
+    dim, firsts, fits = (600, 24, 4) if bench.full else (240, 24, 2)
     base = Problem(alpha=1.0, beta=1.0, ridge=0.1, lr=3.0, alpha0=20.0, target="sin")
     cases = [
         base,
@@ -1415,8 +1414,8 @@ def _double_descent(bench: _Bench) -> Outcome:
         by_samples = [solve(problem.replace(alpha=problem.beta * x)).risk for x in fine]
         by_width = [solve(problem.replace(beta=problem.alpha * x)).risk for x in fine]
         peaks += [fine[np.argmax(by_samples)], fine[np.argmax(by_width)]]
-        top = [solve(problem.replace(ridge=ridge)).risk for ridge in (1e-8, 1e-10)]
-        growth.append(math.log10(top[1] / top[0]) / 2.0)
+        height = [solve(problem.replace(ridge=small)).risk for small in (1e-8, 1e-10)]
+        growth.append(math.log10(height[1] / height[0]) / 2.0)
     alphas = np.geomspace(0.2, 5.0, 25 if bench.full else 13)
     best = {
         problem: [giant_step.optimal_ridge(problem.replace(alpha=float(a))) for a in alphas]
