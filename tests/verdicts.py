@@ -85,8 +85,6 @@ LISTED = {
         ),
         slow=(
             "learning-curves",
-            "initialisation",
-            "vocabulary",
             "finite-alpha0",
             "small-step",
             "double-descent",
