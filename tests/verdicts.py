@@ -69,6 +69,28 @@ LISTED = {
             "optimal-ridge",
         ),
     ),
+    "giant_step": Listed(
+        papers=("2402.04980",),
+        page="giant_step",
+        names=(
+            "learning-curves",
+            "initialisation",
+            "spike",
+            "vocabulary",
+            "floors",
+            "finite-alpha0",
+            "small-step",
+            "double-descent",
+            "logistic",
+        ),
+        slow=(
+            "learning-curves",
+            "finite-alpha0",
+            "small-step",
+            "double-descent",
+            "logistic",
+        ),
+    ),
     "hessian": Listed(
         papers=("2604.03068", "2311.03794"),
         page="sgd",

@@ -20,8 +20,8 @@ constexpr Index PATIENCE = 8;
 constexpr std::size_t DEPTH = 5;  // of Anderson's acceleration
 // Eigenvalues of the system for m below this fraction of the largest one count as zero.
 constexpr double DEPENDENCE = 1e-10;
-// Relative size of rounding errors, and of parts of functions that are nothing else.
-constexpr double ROUNDING = 1e-15, NEGLIGIBLE = 1e-13;
+// Relative size of parts of functions that are nothing but rounding errors.
+constexpr double NEGLIGIBLE = 1e-13;
 
 using Eigen::Map;
 using Eigen::MatrixXd;
@@ -314,7 +314,7 @@ VectorXd shortest(const MatrixXd& A, const VectorXd& b, double size) {
     const Eigen::SelfAdjointEigenSolver<MatrixXd> eigen(0.5 * (A + A.transpose()));
     const VectorXd& values = eigen.eigenvalues();
     const double limit =
-        std::max(DEPENDENCE * values.cwiseAbs().maxCoeff(), ROUNDING * ROUNDING * size);
+        std::max(DEPENDENCE * values.cwiseAbs().maxCoeff(), NEGLIGIBLE * NEGLIGIBLE * size);
     VectorXd y = eigen.eigenvectors().transpose() * b;
     for (Index i = 0; i < y.size(); ++i)
         y[i] = std::abs(values[i]) > limit ? y[i] / values[i] : 0.0;
