@@ -8,7 +8,7 @@ import numpy
 import numpy.typing
 import typing
 import typing_extensions
-__all__: list[str] = ['EffectiveModel', 'Experiment', 'FeatureModes', 'FeaturesExperiment', 'FeaturesSimulation', 'FlowModel', 'FlowNumerics', 'GiantModes', 'GiantReadout', 'GiantSetting', 'GiantSignLaw', 'GiantTables', 'Network', 'QuadraticCurvature', 'Run', 'SgdModel', 'Status', 'TeacherLaw', 'advance_runs', 'build_info', 'default_threads', 'feature_hermite', 'feature_sphere_kernel', 'feature_sphere_modes', 'features_risks', 'flow_bayes_risk', 'flow_interpolation_threshold', 'flow_limit', 'flow_orthonormal', 'flow_recovery_threshold', 'flow_saturation_width', 'flow_start', 'giant_closed_features', 'giant_lattice_features', 'giant_logistic', 'giant_resolvent', 'giant_sign_error', 'giant_square', 'giant_step_modes', 'has_blas', 'normals', 'quadratic_descend', 'quadratic_loss_gradient', 'rank_one_response', 'rank_one_steps', 'set_dgemm', 'sgd_padded', 'status_message']
+__all__: list[str] = ['EffectiveModel', 'Experiment', 'FeatureModes', 'FeaturesExperiment', 'FeaturesSimulation', 'FlowModel', 'FlowNumerics', 'GiantExperiment', 'GiantFunction', 'GiantModes', 'GiantReadout', 'GiantSetting', 'GiantSignLaw', 'GiantSimulation', 'GiantTables', 'Network', 'QuadraticCurvature', 'Run', 'SgdModel', 'Status', 'TeacherLaw', 'advance_runs', 'build_info', 'default_threads', 'feature_hermite', 'feature_sphere_kernel', 'feature_sphere_modes', 'features_risks', 'flow_bayes_risk', 'flow_interpolation_threshold', 'flow_limit', 'flow_orthonormal', 'flow_recovery_threshold', 'flow_saturation_width', 'flow_start', 'giant_closed_features', 'giant_lattice_features', 'giant_logistic', 'giant_resolvent', 'giant_sign_error', 'giant_square', 'giant_step_modes', 'has_blas', 'normals', 'quadratic_descend', 'quadratic_loss_gradient', 'rank_one_response', 'rank_one_steps', 'set_blas', 'sgd_padded', 'status_message']
 class Status(enum.Enum):
     """
     How a computation ended.
@@ -170,6 +170,36 @@ class GiantReadout:
 class GiantSignLaw:
     def __init__(self, *, first: typing.SupportsFloat | typing.SupportsIndex, changes: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], node: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], rest: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], certain: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
         ...
+class GiantFunction:
+    def __call__(self, x: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:
+        ...
+    @typing.overload
+    def __init__(self, name: str) -> None:
+        ...
+    @typing.overload
+    def __init__(self, value: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], slope: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], step: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+class GiantExperiment:
+    def __init__(self, *, dim: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex, samples: typing.SupportsInt | typing.SupportsIndex, first_samples: typing.SupportsInt | typing.SupportsIndex, test_samples: typing.SupportsInt | typing.SupportsIndex, group: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], readout: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], lr: typing.SupportsFloat | typing.SupportsIndex, ridge: typing.SupportsFloat | typing.SupportsIndex, noise_var: typing.SupportsFloat | typing.SupportsIndex, spiked: bool, strength: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], variance: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], alignment: typing.SupportsFloat | typing.SupportsIndex, activation: GiantFunction, target: GiantFunction, seed: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+class GiantSimulation:
+    def __init__(self, experiment: GiantExperiment) -> None:
+        ...
+    def advance(self, first: typing.SupportsInt | typing.SupportsIndex, count: typing.SupportsInt | typing.SupportsIndex, measures: numpy.typing.NDArray[numpy.float64], threads: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def sample(self, replica: typing.SupportsInt | typing.SupportsIndex) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:
+        ...
+    def together(self, threads: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
+    @property
+    def largest(self) -> float:
+        ...
+    @property
+    def memory(self) -> float:
+        ...
+    @property
+    def units(self) -> int:
+        ...
 class QuadraticCurvature:
     @staticmethod
     def drawn(W: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], a: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], offset: typing.SupportsFloat | typing.SupportsIndex, count: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, W_star: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], a_star: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], noise: typing.SupportsFloat | typing.SupportsIndex) -> QuadraticCurvature:
@@ -316,7 +346,7 @@ def rank_one_response(poles: typing.Annotated[numpy.typing.ArrayLike, numpy.floa
     ...
 def rank_one_steps(lam: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], load: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], source: typing.SupportsFloat | typing.SupportsIndex, rates: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], steps: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], gaussian: bool, noise: bool) -> numpy.typing.NDArray[numpy.float64]:
     ...
-def set_dgemm(routine: typing_extensions.CapsuleType) -> None:
+def set_blas(*, dgemm: typing_extensions.CapsuleType, dsyrk: typing_extensions.CapsuleType, dtrsm: typing_extensions.CapsuleType, dpotrf: typing_extensions.CapsuleType) -> None:
     ...
 def sgd_padded(dim: typing.SupportsInt | typing.SupportsIndex) -> int:
     ...

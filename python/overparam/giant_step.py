@@ -1272,7 +1272,6 @@ def solve(
         modes = _isotropic_modes(regime.spike)
     else:
         modes = _modes(problem, regime.spike, method, modes_dim, sequence)
-    sampled = method != "isotropic" and _is_sampled(problem)
     norm_slope = np.zeros(problem.groups)
     if method == "corrected":
         h3 = _moments(problem.activation).h3
