@@ -215,7 +215,7 @@ def test_vocabulary_fails_without_the_correction_of_finite_width(monkeypatch):
 def test_finite_alpha0_fails_with_the_isotropic_theory(monkeypatch):
     solves(monkeypatch, method="isotropic")
     found = failed("finite-alpha0")
-    assert any("corrected theory" in quantity for quantity in found)
+    assert any("corrected over isotropic" in quantity for quantity in found)
 
 
 @pytest.mark.slow

@@ -1055,7 +1055,7 @@ def _floors(bench: _Bench) -> Outcome:
             error_bars(ax, [own.alpha], [(1.0 + value) * floor], [sem * floor], hue(i))
         title = f"tanh learns sin, floors (dotted), d = {dim}"
         finish(ax, "α = n/d", "risk", title=title, xscale="log", yscale="log")
-        ax.legend(frameon=False, fontsize="x-small", ncols=2, loc="center right")
+        ax.legend(frameon=False, fontsize="x-small", ncols=2, loc="upper right")
 
     return checks, table_of(rows), [approach, curves]
 
@@ -1197,14 +1197,15 @@ def _significance(predicted: FloatArray, measured: FloatArray, allowed: float) -
     """
     weights = predicted / measured[:, 1] ** 2
     beyond = measured[:, 0] - allowed * np.sign(predicted)
-    return float(weights @ beyond / np.sqrt(weights @ predicted))
+    total = weights @ predicted
+    return float(weights @ beyond / np.sqrt(total)) if total > 0.0 else 0.0
 
 
 # ---- small steps ---------------------------------------------------------------------------------
 
 
 def _small_step(bench: _Bench) -> Outcome:
-    dim, replicas = (600, 16) if bench.full else (200, 8)
+    dim, replicas = (400, 48) if bench.full else (160, 24)
     base = Problem(alpha=4.0, beta=2.0, ridge=0.1, lr=1.0, alpha0=20.0, target="sin")
     mixed = base.replace(
         activation="relu",
@@ -1395,8 +1396,8 @@ def _aligned(problem: Problem, alignment: float) -> Spike:
 
 
 def _crossover(problem: Problem, r0: float, dim: int) -> float:
-    """Return the relative difference of small and giant steps of one strength at finite width."""
-    return abs(_giant(problem, r0, dim) / solve(problem, small_step=r0).risk - 1.0)
+    """Return the relative effect of the finite size on a giant step of a small strength."""
+    return abs(_giant(problem, r0, dim) / _giant(problem, r0, 1000 * dim) - 1.0)
 
 
 def _giant(problem: Problem, r0: float, dim: int) -> float:
