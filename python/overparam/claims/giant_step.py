@@ -1383,7 +1383,7 @@ def _small_step(bench: _Bench) -> Outcome:
             )
             error_bars(ax, points[:, 0], points[:, 1], points[:, 2], hue(i))
             ax.axhline(giant_step.linear_floor(problem) / level, color=hue(i), linestyle=":")
-        title = f"small steps, finite width (dashed), floors (dotted), d = {dim}"
+        title = "small steps, p finite (dashed), floors (dotted)"
         finish(ax, "strength r₀ = r √d", "risk / risk without a step", title=title)
 
     return checks, table_of(rows), [crossover, small]
