@@ -158,6 +158,12 @@ def test_logistic_fit_is_a_minimum():
     assert 0.3 * best == pytest.approx(features.T @ (labels * wrong), abs=1e-8)
 
 
+def test_significance_counts_along_the_prediction():
+    predicted, measured = np.array([0.1, -0.1]), np.array([[0.06, 0.01], [-0.06, 0.01]])
+    assert room._significance(predicted, measured, 0.01) == pytest.approx(5.0 * 2.0**0.5)
+    assert room._significance(-predicted, measured, 0.01) < 0.0
+
+
 def test_sharpness_is_largest_at_the_peak():
     at = [room._sharpness(BASE.replace(alpha=alpha, ridge=1e-3)) for alpha in (0.5, 1.0, 2.0)]
     assert at[1] > max(at[0], at[2])
@@ -209,7 +215,7 @@ def test_vocabulary_fails_without_the_correction_of_finite_width(monkeypatch):
 def test_finite_alpha0_fails_with_the_isotropic_theory(monkeypatch):
     solves(monkeypatch, method="isotropic")
     found = failed("finite-alpha0")
-    assert any("corrected theory" in quantity for quantity in found)
+    assert any("corrected over isotropic" in quantity for quantity in found)
 
 
 @pytest.mark.slow
@@ -224,9 +230,21 @@ def test_finite_alpha0_fails_for_other_weights(monkeypatch):
 
 
 @pytest.mark.slow
-def test_small_step_fails_with_wrong_strengths(monkeypatch):
-    simulates(monkeypatch, lambda problem: problem.replace(lr=1.5 * problem.lr))
-    assert failed("small-step")
+def test_small_step_fails_with_a_wrong_strength(monkeypatch):
+    def wrong(problem, *, small_step=None, **options):
+        own = small_step and 2.0 * small_step
+        return true_solve(problem, small_step=own, **options)
+
+    monkeypatch.setattr(room, "solve", wrong)
+    found = failed("small-step")
+    assert any("theory of small steps" in quantity for quantity in found)
+    assert any("giant steps of strength" in quantity for quantity in found)
+
+
+@pytest.mark.slow
+def test_small_step_fails_without_the_correction_of_finite_width(monkeypatch):
+    solves(monkeypatch, width=None)
+    assert any("steps of any size" in quantity for quantity in failed("small-step"))
 
 
 @pytest.mark.slow
