@@ -1929,12 +1929,6 @@ def bayes_risk(teacher, alpha, Delta, n=64):
 # empirical_flow: the network itself (section 1)
 
 
-def sensing_matrices(x):
-    """X = (x x^T - I)/sqrt d for each row x, so that f(x) = tr(X S)."""
-    d = x.shape[1]
-    return (x[:, :, None] * x[:, None, :] - np.eye(d)) / math.sqrt(d)
-
-
 def empirical_residuals(W, X, y):
     """r = tr(X_mu S) - y_mu."""
     return np.einsum("nij,ij->n", X, W @ W.T) - y
@@ -2668,11 +2662,11 @@ def step_tables(activation, target, r, c, gamma):
     return kappa, weight, mu, np.array([step_target(target, k, gamma) for k in kappa]).T
 
 
-def step_resolvent(V1h, Lam, c, pi, beta, iterations=100000):
+def step_resolvent(V1h, Lam, c, pi, beta):
     """v, V1 and V2 of section 4.1, by damped iteration."""
     c, pi, Lam = np.asarray(c), np.asarray(pi), np.asarray(Lam)
     v = 1 / Lam
-    for _ in range(iterations):
+    for _ in range(100000):
         N = np.diag(beta * pi * c * v)
         X = np.linalg.solve(np.eye(len(c)) + V1h @ N, V1h)
         new = 1 / (Lam + c * np.diag(X))
@@ -2686,8 +2680,8 @@ def step_resolvent(V1h, Lam, c, pi, beta, iterations=100000):
 
 
 def step_solve(
-    activation, target, *, alpha, beta, lam, r, c, gamma, pi=(1.0,), Delta=0.0, damping=0.5,
-    iterations=20000, tol=1e-14, nu=None, cv=None, finite_p=math.inf,
+    activation, target, *, alpha, beta, lam, r, c, gamma, pi=(1.0,), Delta=0.0, tol=1e-14,
+    nu=None, cv=None, finite_p=math.inf,
 ):  # fmt: skip
     """All of section 4: V1h and V2h by damped iteration, then m, theta, psi and Q by solving.
 
@@ -2705,12 +2699,12 @@ def step_solve(
         return np.einsum("gk,hk,k->gh", mu1, mu1, w)
 
     V1h, V2h = R * pairs(weight), R * mus @ weight
-    for _ in range(iterations):
+    for _ in range(20000):
         v, V1, V2 = step_resolvent(V1h, lam + V2h, c, pi, beta)
         Vk = np.einsum("gk,hk,gh->k", mu1, mu1, V1) + V2 @ mus
         new1, new2 = R * pairs(weight / (1 + Vk)), R * mus @ (weight / (1 + Vk))
         moved = max(np.abs(new1 - V1h).max() / np.abs(new1).max(), np.abs(new2 - V2h).max() / lam)
-        V1h, V2h = damping * V1h + (1 - damping) * new1, damping * V2h + (1 - damping) * new2
+        V1h, V2h = (V1h + new1) / 2, (V2h + new2) / 2
         if moved < tol:
             break
     kap, w = beta * V1, weight / (1 + Vk)
@@ -2873,7 +2867,7 @@ def step_logistic(
 # giant_step: given weights (section 6.3)
 
 
-def step_from_weights(activation, target, W, v, w_star, *, alpha, lam, Delta=0.0, eps=True):
+def step_from_weights(activation, target, W, v, w_star, *, alpha, lam, Delta=0.0):
     """Risk and training error for given weights: the p x p matrices as they stand."""
     p, d = W.shape
     R, gamma = alpha * d / p, float(v @ w_star)
@@ -2895,7 +2889,7 @@ def step_from_weights(activation, target, W, v, w_star, *, alpha, lam, Delta=0.0
         if moved < 1e-15:
             break
     inverse = np.linalg.inv((lam + V2h) * np.eye(p) + V1h * gram)
-    directions = np.array([np.ones(p), s, eps * (norms - c), B @ zeta]).T
+    directions = np.array([np.ones(p), s, norms - c, B @ zeta]).T
     K = directions.T @ inverse @ directions
     F, w = np.array([mu0, kappa * mu1, mu0c]), weight / (1 + Vk)
     G, epsi = (F * w) @ F.T, w @ (mu1 * h1)

@@ -139,6 +139,15 @@ def test_spike_without_a_step_and_with_infinitely_many_samples():
     assert_close(limit.strength, near.strength, 1e-8)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("more", [{"lr": 1e308}, {"lr": 1e200}, {"readout_values": [1e200]}])
+def test_rates_beyond_the_largest_number_are_named(more):
+    problem = Problem(**{**BASE, "activation": "relu", **more})
+    for function in (gs.spike, gs.solve, gs.projection_floor):
+        with pytest.raises(ValueError, match="lr must be small enough"):
+            function(problem)
+
+
 @entries("cond")
 def test_features_reference(entry):
     found = gs.features(entry["act"], entry["k"], entry["c"])

@@ -1524,3 +1524,275 @@ def test_sphere_kernel_limit_reference(entry):
     law = naive.sphere_law(entry["activation"], entry["activation"], entry["N"], *ONE_UNIT, 40)
     risk = naive.sphere_kernel_limit(law, entry["eta"], entry["steps"])
     assert_allclose(risk, entry["eps"], rtol=1e-8, atol=1e-15)
+
+
+# ---- giant_step ----
+
+STEP_REFERENCE = json.loads(
+    (pathlib.Path(__file__).parent / "reference" / "giant_step.json").read_text()
+)
+
+
+def step_unit_rows(rng, rows, dim):
+    W = rng.standard_normal((rows, dim))
+    return W / np.linalg.norm(W, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", naive.STEP_ACTIVATIONS)
+def test_step_moments_are_hermite_coefficients(name):
+    """Of the function itself, by integration by parts; and the derivative is that."""
+    s, ds = naive.STEP_ACTIVATIONS[name]
+    e0, e2, h1, h2, h3, hs2 = naive.step_moments(name)
+    found = [naive.gauss_mean(lambda z, k=k: special.eval_hermitenorm(k, z) * s(z)) for k in (1, 2)]
+    assert_allclose([h1, h2], found, rtol=1e-12, atol=1e-13)
+    cubic = naive.gauss_mean(lambda z: special.eval_hermitenorm(3, z) * s(z))
+    assert_allclose(h3, cubic, rtol=1e-12, atol=1e-12)
+    # Parseval: what the first four leave is not negative, nor more than s' beyond them holds / 3.
+    rest = e2 - e0**2 - h1**2 - h2**2 / 2
+    assert -1e-13 <= rest <= hs2 / 3 + 1e-13
+    z = np.array([-1.7, -0.4, 0.6, 2.3])
+    assert_allclose((s(z + 1e-5) - s(z - 1e-5)) / 2e-5, ds(z), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", STEP_REFERENCE["hermites"])
+def test_step_moments_reference(name):
+    e0, e2, h1, h2, _, hs2 = naive.step_moments(name)
+    entry = [STEP_REFERENCE["hermites"][name][key] for key in ("e0", "e2", "h1", "h2", "hs2")]
+    assert_allclose([e0, e2, h1, h2, hs2], entry, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu", "sinlin", "quad1"])
+def test_step_features_solve_the_heat_equation(name):
+    """mu1 = d mu0/dk and d mu0/dc = (1/2) d^2 mu0/dk^2; and both are parts of E s^2."""
+    k, c, h = 0.6, 1.2, 2e-3
+
+    def mean(k, c=c):
+        return naive.step_features(name, k, c)[0]
+
+    mu0, mu1, residual, curvature = naive.step_features(name, k, c)
+    ends, near = (mean(k + 2 * h), mean(k - 2 * h)), (mean(k + h), mean(k - h))
+    assert_allclose((8 * (near[0] - near[1]) - (ends[0] - ends[1])) / (12 * h), mu1, rtol=1e-9)
+    second = (16 * sum(near) - sum(ends) - 30 * mu0) / (12 * h * h)
+    assert_allclose(second / 2, curvature, rtol=1e-7)
+    assert_allclose((mean(k, c + h) - mean(k, c - h)) / (2 * h), curvature, rtol=1e-5)
+    # A normal variable of variance r^2 + c in two parts.
+    r, total = 0.8, math.sqrt(0.8**2 + c)
+    s = naive.STEP_ACTIVATIONS[name][0]
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    weights = weights / weights.sum()
+    parts = np.array([naive.step_features(name, r * x, c) for x in nodes]).T
+    assert_allclose(
+        weights @ parts[0], naive.gauss_mean(lambda z: s(total * z)), rtol=1e-9, atol=1e-12
+    )
+    energy = weights @ (parts[0] ** 2 + c * parts[1] ** 2 + parts[2])
+    assert_allclose(energy, naive.gauss_mean(lambda z: s(total * z) ** 2), rtol=1e-9)
+    assert residual > 0
+
+
+@pytest.mark.parametrize("entry", STEP_REFERENCE["cond"], ids=range(len(STEP_REFERENCE["cond"])))
+def test_step_features_reference(entry):
+    found = naive.step_features(entry["act"], entry["k"], entry["c"])[:3]
+    assert_allclose(found, [entry[key] for key in ("mu0", "mu1", "mustar2")], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.7, -0.95])
+def test_step_target_has_the_moments_of_the_target(gamma):
+    e0, e2, h1, *_ = naive.step_moments("sinlin")
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    weights = weights / weights.sum()
+    h, slope, second = np.array([naive.step_target("sinlin", k, gamma) for k in nodes]).T
+    rho = math.sqrt(1 - gamma**2)
+    assert_allclose(weights @ h, e0, atol=1e-12)
+    assert_allclose(weights @ second, e2, rtol=1e-10)
+    assert_allclose(weights @ (nodes * h), gamma * h1, atol=1e-10)
+    assert_allclose(weights @ slope, rho * h1, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "entry", STEP_REFERENCE["params"], ids=range(len(STEP_REFERENCE["params"]))
+)
+def test_step_spike_reference(entry):
+    given = [entry[key] for key in ("act", "target", "eta", "alpha0", "avals", "pi", "noise")]
+    r, c, *rest = naive.step_spike(*given)
+    assert_allclose(r, entry["r"], rtol=1e-9)
+    assert_allclose(c, entry["c"], rtol=1e-9)
+    assert_allclose(rest, [entry[key] for key in ("gamma", "gnorm", "fbar")], rtol=1e-9, atol=1e-12)
+
+
+def test_step_spike_is_that_of_a_trained_layer():
+    """Neither odd: strength, variance and alignment of sampled rows, and the mean output."""
+    rng = np.random.default_rng(6)
+    d, p, n0, eta, A = 600, 300, 2400, 0.8, np.repeat([1.0, -0.5], 150)
+    W = step_unit_rows(rng, p, d)
+    X = rng.standard_normal((n0, d))
+    y = naive.STEP_ACTIVATIONS["softplus"][0](X[:, 0]) + math.sqrt(0.3) * rng.standard_normal(n0)
+    trained, g = naive.step_first_layer(W, X, y, eta, A, "relu")
+    r, c, gamma, norm, fbar = naive.step_spike(
+        "relu", "softplus", eta, n0 / d, [1.0, -0.5], [0.5, 0.5], 0.3
+    )
+    v = g / np.linalg.norm(g)
+    along = trained @ v
+    bulk = (trained**2).sum(axis=1) - along**2
+    groups = A > 0, A < 0
+    assert_allclose([along[group].mean() for group in groups], r, rtol=0.05)
+    assert_allclose([bulk[group].mean() for group in groups], c, rtol=0.05)
+    assert_allclose([v[0], np.linalg.norm(g)], [gamma, norm], rtol=0.05)
+    assert_allclose(np.mean(naive.STEP_ACTIVATIONS["relu"][0](X @ W.T) @ A / p), fbar, rtol=0.05)
+
+
+def test_step_first_layer_follows_the_gradient():
+    """The rate p eta on the loss (1/2 n0) sum (y - f)^2, by differences."""
+    rng = np.random.default_rng(7)
+    W, X, y, A = (
+        step_unit_rows(rng, 3, 4),
+        rng.standard_normal((9, 4)),
+        rng.standard_normal(9),
+        rng.standard_normal(3),
+    )
+    s = naive.STEP_ACTIVATIONS["tanh"][0]
+    moved, g = naive.step_first_layer(W, X, y, 0.7, A, "tanh")
+    slope = np.empty_like(W)
+    for i, j in np.ndindex(W.shape):
+        shift = np.zeros_like(W)
+        shift[i, j] = 1e-5
+        ends = [np.mean((y - s(X @ (W + e * shift).T) @ A / 3) ** 2) / 2 for e in (1, -1)]
+        slope[i, j] = (ends[0] - ends[1]) / 2e-5
+    assert_allclose(moved, W - 0.7 * 3 * slope, rtol=0, atol=1e-9)
+    assert_allclose(g, X.T @ (y - s(X @ W.T) @ A / 3) / 9, rtol=1e-12)
+
+
+@pytest.mark.parametrize("samples", [5, 12])
+def test_step_ridge_is_the_minimum(samples):
+    rng = np.random.default_rng(8)
+    W, X, y = (
+        step_unit_rows(rng, 7, 4),
+        rng.standard_normal((samples, 4)),
+        rng.standard_normal(samples),
+    )
+    a, train = naive.step_ridge(W, X, y, 0.2, "softplus")
+    output = naive.step_output(W, a, X, "softplus")
+    phi = np.logaddexp(0, X @ W.T) / math.sqrt(7)
+    assert_allclose(phi.T @ (y - output), 0.2 * a, rtol=1e-9)
+    assert_allclose(train, np.mean((y - output) ** 2), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "entry", STEP_REFERENCE["resolvent"], ids=range(len(STEP_REFERENCE["resolvent"]))
+)
+def test_step_resolvent_reference(entry):
+    given = [entry[key] for key in ("V1hat", "Lambda", "c", "pi", "beta")]
+    v, V1, V2 = naive.step_resolvent(np.array(given[0]), *given[1:])
+    for found, name in ((v, "v"), (V1, "V1"), (V2, "V2")):
+        assert_allclose(found, entry[name], rtol=1e-10)
+
+
+def test_step_resolvent_is_that_of_random_rows():
+    """Traces of (Lambda + V1h B B^T)^-1, for two groups of 400 rows in 800 dimensions."""
+    rng = np.random.default_rng(9)
+    c, Lam, V1h = np.array([1.3, 0.7]), np.array([0.5, 0.9]), np.array([[1.1, 0.4], [0.4, 0.8]])
+    v, V1, V2 = naive.step_resolvent(V1h, Lam, c, [0.5, 0.5], 1.0)
+    B = step_unit_rows(rng, 800, 800) * np.repeat(np.sqrt(c), 400)[:, None]
+    group = np.repeat([0, 1], 400)
+    gram = B @ B.T
+    inverse = np.linalg.inv(np.diag(Lam[group]) + V1h[np.ix_(group, group)] * gram)
+    parts = [slice(0, 400), slice(400, 800)]
+    assert_allclose([np.trace(inverse[g, g]) / 800 for g in parts], V2, rtol=5e-3)
+    overlaps = [[np.sum(inverse[g, h] * gram[g, h]) / 800 for h in parts] for g in parts]
+    assert_allclose(overlaps, V1, rtol=2e-2, atol=2e-3)
+    assert_allclose(np.sum(V1h * V1) + Lam @ V2, 1.0, rtol=1e-12)
+    assert_allclose(V2, v / 2, rtol=1e-12)
+
+
+def step_errors(entry, **options):
+    given = [entry[key] for key in ("act", "target")]
+    keys = ("alpha", "beta", "lam", "gamma")
+    options = {"Delta": entry.get("noise", 0.0), **options}
+    return naive.step_solve(*given, **{key: entry[key] for key in keys}, **options)
+
+
+def test_step_solve_of_a_linear_network_is_ridge_regression():
+    """Wide and without a spike it is linear in x, with the penalty d lam |w|^2."""
+    alpha, lam, Delta = 1.7, 0.4, 0.3
+    entry = {"act": "linear", "target": "linear", "alpha": alpha, "beta": 1e6, "lam": lam}
+    found = step_errors({**entry, "gamma": 0.0}, r=[0.0], c=[1.0], Delta=Delta)
+
+    def trace(lam):
+        """Of (X^T X/d + lam)^-1 / d: 1/g = lam + alpha/(1 + g)."""
+        b = lam + alpha - 1
+        return 2 / (b + math.sqrt(b * b + 4 * lam))
+
+    slope = (trace(lam + 1e-5) - trace(lam - 1e-5)) / 2e-5
+    risk = -(lam**2) * slope + Delta * (trace(lam) + lam * slope)
+    assert_allclose(found["risk"], risk, rtol=1e-5)
+
+
+@pytest.mark.parametrize("i", [1, 10, 11, 13])
+def test_step_solve_reference(i):
+    """One group and two, with a kink, with noise, and of finite width."""
+    entry = STEP_REFERENCE["srf"][i]
+    width = entry["finite_p"] or math.inf
+    keys = ("r", "c", "pi")
+    found = step_errors(entry, **{key: entry[key] for key in keys}, finite_p=width, tol=1e-11)
+    assert_allclose(found["risk"], entry["test_excess"], rtol=1e-7)
+    assert_allclose(found["train_risk"], entry["train"], rtol=1e-7)
+    for name in ("m", "theta", "psi", "Q1", "q2", "V1", "V2"):
+        size = np.abs(entry[name]).max()
+        assert_allclose(found[name], entry[name], rtol=0, atol=1e-5 * size, err_msg=name)
+
+
+def test_step_solve_of_a_small_step_reference():
+    entry = STEP_REFERENCE["small_lr"][-1]
+    found = step_errors(entry, r=[0.0], c=[1.0], cv=[1 + entry["r0"] ** 2])
+    assert_allclose(found["risk"], entry["test_excess"], rtol=1e-7)
+    assert_allclose(found["train_risk"], entry["train"], rtol=1e-7)
+
+
+def test_step_norm_term_reference():
+    entry = STEP_REFERENCE["norm_term"][0]
+    keys = ("act", "target", "eta", "alpha0")
+    r, c, gamma, norm, _ = naive.step_spike(*(entry[key] for key in keys), [1.0], [1.0], 0.0)
+    h3 = naive.step_moments(entry["act"])[4]
+    slope = 2 * entry["eta"] * h3 * norm / c
+    assert_allclose(slope, entry["norm_slope_iso"], rtol=1e-7)
+    found = step_errors({**entry, "gamma": gamma}, r=r, c=c, nu=slope)
+    assert_allclose(found["risk"], entry["iso_norm"], rtol=1e-6)
+
+
+def test_step_from_weights_is_the_mean_of_fits():
+    """On fresh samples, of a layer after a real step."""
+    rng = np.random.default_rng(10)
+    d, p, n, lam, Delta = 300, 300, 600, 0.1, 0.2
+    s = naive.STEP_ACTIVATIONS["sin"][0]
+    X = rng.standard_normal((8 * d, d))
+    W, g = naive.step_first_layer(step_unit_rows(rng, p, d), X, s(X[:, 0]), 3.0, np.ones(p), "tanh")
+    w_star = np.eye(d)[0]
+    given = ("tanh", "sin", W, g / np.linalg.norm(g), w_star)
+    theory = naive.step_from_weights(*given, alpha=n / d, lam=lam, Delta=Delta)
+    X2, found = rng.standard_normal((4000, d)), []
+    for _ in range(20):
+        X = rng.standard_normal((n, d))
+        y = s(X[:, 0]) + math.sqrt(Delta) * rng.standard_normal(n)
+        a, train = naive.step_ridge(W, X, y, lam, "tanh")
+        output = naive.step_output(W, a, X2, "tanh")
+        found.append((np.mean((output - s(X2[:, 0])) ** 2), train))
+    assert_allclose(np.mean(found, axis=0), theory, rtol=0.03)
+
+
+def test_logistic_prox_is_a_minimum():
+    w0, V, y = np.meshgrid(np.linspace(-9, 9, 13), [0.02, 1.0, 50.0], [-1.0, 1.0])
+    f = naive.logistic_prox(y, w0, V)
+    assert_allclose((f - w0) / V, y * special.expit(-y * f), atol=1e-12)
+
+
+@pytest.mark.slow
+def test_step_logistic_agrees_with_simulations():
+    """Those of the reference."""
+    (entry,) = STEP_REFERENCE["logistic"]
+    assert entry["target"] == "sign(sinlin)"
+    keys = ("alpha", "beta", "lam", "r", "c", "gamma")
+    found = naive.step_logistic(
+        entry["act"], [0.0], **{key: entry[key] for key in keys}, tol=1e-4, nodes=(12, 12)
+    )
+    run = entry["sim_d500"]
+    assert abs(found[0] - run["class_error"]) < 3 * run["se"]
+    assert abs(found[1] - run["train_logloss"]) < 3 * run["se2"]

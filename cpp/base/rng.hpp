@@ -19,7 +19,7 @@ enum class Purpose : std::uint32_t {
     STUDENT,      // weights of random starts
     TEACHER,      // random teachers
     PROBES,       // signs of random probes
-    FEATURES,     // frozen first layers of random features
+    FEATURES,     // first layers that are frozen, or before a single step
 };
 
 struct Key {

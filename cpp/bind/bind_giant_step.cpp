@@ -152,7 +152,6 @@ void bind_readout(py::module_& m) {
     py::class_<giant::Readout>(m, "GiantReadout")
         .def_readonly("risk", &giant::Readout::risk)
         .def_readonly("train_risk", &giant::Readout::train_risk)
-        .def_readonly("class_error", &giant::Readout::class_error)
         .def_property_readonly("m", &field<&giant::Readout::m>)
         .def_property_readonly("theta", &field<&giant::Readout::theta>)
         .def_property_readonly("psi", &field<&giant::Readout::psi>)
@@ -229,8 +228,6 @@ void bind_signs(py::module_& m) {
 }
 
 }  // namespace
-
-// ---- simulation ----
 
 void bind_giant_step(py::module_& m) {
     bind_tables(m);

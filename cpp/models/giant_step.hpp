@@ -81,8 +81,12 @@ Resolvent resolvent(const Modes& modes, const std::vector<double>& fraction, dou
                     const std::vector<double>& V1h, const std::vector<double>& Lambda,
                     std::vector<double> v = {});
 
+// v of one group and one mode: Lambda v + a v/(1 + beta a v) = 1 with a = c V1h, whose rationalised
+// root loses no digits.
+double isotropic_resolvent(double Lambda, double a, double beta);
+
 struct Readout {
-    double risk, train_risk, class_error;
+    double risk, train_risk;
     std::vector<double> m, theta, psi, Q1, q2, V1, V2;
     Status status;
     Index iterations;
@@ -118,7 +122,7 @@ struct SignLaw {
 enum class SignLoss { LOGISTIC, SQUARE };
 
 // One group of rows without a preferred direction, of the given variance; train_risk is the mean
-// loss, that of squares with a factor 1/2, class_error NaN. Only the student's part of the tables
+// loss, that of squares with a factor 1/2, and the risk NaN. Only the student's part of the tables
 // is used.
 Readout solve_signs(const Tables& tables, double variance, double alignment, const SignLaw& law,
                     const Setting& setting, SignLoss loss);
@@ -127,4 +131,5 @@ Readout solve_signs(const Tables& tables, double variance, double alignment, con
 // with nodes where the mean output changes its sign.
 double sign_error(const Tables& tables, double alignment, const SignLaw& law,
                   const Readout& readout);
+
 }  // namespace overparam::giant_step

@@ -76,7 +76,7 @@ Features closed_features(const ClosedForm& s, const std::vector<double>& k,
     const std::size_t count = k.size();
     Features out{std::vector<double>(count), std::vector<double>(count), std::vector<double>(count),
                  std::vector<double>(count)};
-    const Quadrature rule = gauss_legendre(24);
+    static const Quadrature rule = gauss_legendre(24);
     for (std::size_t i = 0; i < count; ++i) {
         Feature f{};
         switch (s.kind) {

@@ -424,11 +424,7 @@ class Solver {
         const double R = setting_.alpha / setting_.beta, beta = setting_.beta;
         const double V1h = R * a.linear_curvature;
         const double Lambda = ridge_ + R * a.residual_curvature;
-        // Lambda v + c V1h v/(1 + beta c V1h v) = 1
-        const double s = c_ * V1h, linear = Lambda + s * (1.0 - beta);
-        const double root = std::sqrt(linear * linear + 4.0 * Lambda * beta * s);
-        const double v =
-            linear > 0.0 ? 2.0 / (linear + root) : (root - linear) / (2.0 * Lambda * beta * s);
+        const double v = isotropic_resolvent(Lambda, c_ * V1h, beta);
         const double N = beta * c_ * v, Y = 1.0 / (1.0 + V1h * N), kap = N * Y;
         const double epsi = a.linear_omega + u[PSI] * a.linear_curvature;
         const double kvv = N * setting_.slope_variance;
@@ -473,7 +469,6 @@ class Solver {
         Readout out{};
         out.risk = std::numeric_limits<double>::quiet_NaN();
         out.train_risk = averages(u).loss;
-        out.class_error = std::numeric_limits<double>::quiet_NaN();
         out.m = {u[M]};
         out.theta = {u[THETA]};
         out.psi = {u[PSI]};

@@ -5,6 +5,9 @@
 #include <array>
 #include <cmath>
 #include <complex>
+#include <deque>
+#include <numeric>
+#include <utility>
 
 #include "math/gauss.hpp"
 #include "models/giant_step.hpp"
@@ -27,7 +30,8 @@ constexpr double SMALLEST_SQUARE = 1e-9;
 // scale, beyond which 1/t^4 is below rounding.
 constexpr double CONTOUR_STEP = 0.3, CONTOUR_END = 5e4;
 // Label noise: the range of a normal variable, the longest step of the trapezoid rule for it, its
-// step in units of the labels' scale, and the shortest step before the rule is a graded one.
+// step in units of the labels' scale, and the shortest step in standard deviations before the rule
+// is a graded one.
 constexpr double NOISE_RANGE = 8.5, NOISE_STEP = 0.75, NOISE_SCALE = 0.14, NOISE_SHORTEST = 0.1;
 constexpr int PANEL_NODES = 12;
 // Steps of Newton's method before plain iteration, which converges always but slowly; steps in all.
@@ -41,30 +45,97 @@ struct Law {
     double y1o1 = 0, y2 = 0, y2o2 = 0, y3o1 = 0, y4 = 0, y4o2 = 0, y5o1 = 0, y6 = 0;
 };
 
-// Nodes and weights for a standard normal variable and functions that vary within `scale` of a
-// `centre`.
-void noise_rule(double centre, double scale, std::vector<double>& nodes,
-                std::vector<double>& weights) {
-    nodes.clear();
-    weights.clear();
-    static const Quadrature legendre = gauss_legendre(PANEL_NODES);
-    std::vector<double> edges;
-    for (double e = -NOISE_RANGE; e < NOISE_RANGE + 0.5; e += 1.0) edges.push_back(e);
-    for (double width = 1.0; width > 0.25 * scale; width *= 0.5) {
-        for (const double e : {centre - width, centre, centre + width})
-            if (std::abs(e) < NOISE_RANGE) edges.push_back(e);
+// Nodes for averages over label + noise of functions that vary within `scale` of zero: the same
+// ones for all labels, in cells [k, k + 1) of a lattice. A trapezoid rule with one node per cell,
+// or Gauss's rule, on panels that halve towards zero.
+class NoiseNodes {
+  public:
+    struct Node {
+        double at, weight;
+    };
+
+    NoiseNodes(double sigma, double scale) {
+        const double step = sigma * std::min(NOISE_STEP, NOISE_SCALE * scale / sigma);
+        if (step >= NOISE_SHORTEST * sigma) {
+            cell_ = step;
+            plain_ = {{0.0, step}};
+            return;
+        }
+        cell_ = sigma;
+        const Quadrature rule = gauss_legendre(PANEL_NODES);
+        const auto panel = [&](double left, double width, std::vector<Node>& nodes) {
+            for (std::size_t k = 0; k < rule.nodes.size(); ++k)
+                nodes.push_back({left + width * rule.nodes[k], width * rule.weights[k]});
+        };
+        panel(0.0, cell_, plain_);
+        double right = cell_;
+        for (; right > 0.25 * scale; right *= 0.5) panel(0.5 * right, 0.5 * right, graded_);
+        panel(0.0, right, graded_);
     }
-    std::sort(edges.begin(), edges.end());
-    for (std::size_t i = 0; i + 1 < edges.size(); ++i) {
-        const double width = edges[i + 1] - edges[i];
-        if (!(width > 0.0)) continue;
-        for (int k = 0; k < PANEL_NODES; ++k) {
-            const double x = edges[i] + width * legendre.nodes[k];
-            nodes.push_back(x);
-            weights.push_back(width * legendre.weights[k] * std::exp(-0.5 * x * x) /
-                              std::sqrt(2.0 * PI));
+
+    double cell() const { return cell_; }
+
+    // Those of cell k; the first below zero is the mirror image of the first above.
+    void of(Index k, std::vector<Node>& out) const {
+        const bool mirrored = !graded_.empty() && k == -1;
+        out = !graded_.empty() && (k == 0 || mirrored) ? graded_ : plain_;
+        const double start = mirrored ? 0.0 : cell_ * static_cast<double>(k);
+        for (Node& n : out) n.at = start + (mirrored ? -n.at : n.at);
+    }
+
+  private:
+    double cell_;
+    std::vector<Node> plain_, graded_;
+};
+
+// Calls add(y, weight, weight omega, weight omega^2), summed over labels, at the nodes y of
+// label + noise.
+template <class F>
+void convolve(const Labels& labels, double sigma, const NoiseNodes& rule, F add) {
+    struct Sum {
+        double zero, one, two;
+    };
+    struct Cell {
+        std::vector<NoiseNodes::Node> nodes;
+        std::vector<Sum> sums;
+    };
+    std::vector<std::size_t> order(labels.value.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::sort(order.begin(), order.end(),
+              [&](std::size_t a, std::size_t b) { return labels.value[a] < labels.value[b]; });
+    // Labels ascend, and with them the cells within their reach.
+    std::deque<Cell> cells;
+    Index first = 0;
+    const auto finish = [&] {
+        const Cell& c = cells.front();
+        for (std::size_t n = 0; n < c.nodes.size(); ++n)
+            add(c.nodes[n].at, c.sums[n].zero, c.sums[n].one, c.sums[n].two);
+        cells.pop_front();
+        ++first;
+    };
+    for (const std::size_t i : order) {
+        const double y = labels.value[i], omega = labels.omega[i];
+        const Index low = static_cast<Index>(std::floor((y - NOISE_RANGE * sigma) / rule.cell()));
+        const Index high = static_cast<Index>(std::floor((y + NOISE_RANGE * sigma) / rule.cell()));
+        while (!cells.empty() && first < low) finish();
+        if (cells.empty()) first = low;
+        while (first + static_cast<Index>(cells.size()) <= high) {
+            Cell c;
+            rule.of(first + static_cast<Index>(cells.size()), c.nodes);
+            c.sums.assign(c.nodes.size(), Sum{0.0, 0.0, 0.0});
+            cells.push_back(std::move(c));
+        }
+        for (Index k = low; k <= high; ++k) {
+            Cell& c = cells[static_cast<std::size_t>(k - first)];
+            for (std::size_t n = 0; n < c.nodes.size(); ++n) {
+                const double x = (c.nodes[n].at - y) / sigma;
+                const double w = labels.weight[i] * c.nodes[n].weight * std::exp(-0.5 * x * x) /
+                                 (std::sqrt(2.0 * PI) * sigma);
+                c.sums[n].zero += w, c.sums[n].one += w * omega, c.sums[n].two += w * omega * omega;
+            }
         }
     }
+    while (!cells.empty()) finish();
 }
 
 // The law at labels + noise, for functions of y^2 that vary over factors from `smallest`^2 upwards.
@@ -76,7 +147,8 @@ Law reduce(const Labels& labels, double noise_var, double smallest) {
     const double lowest = std::log(SMALLEST_SQUARE * std::min(smallest * smallest, second));
     double largest = 0.0;
     for (const double y : labels.value) largest = std::max(largest, std::abs(y));
-    largest += NOISE_RANGE * sigma;
+    // Cells of noise nodes may reach one standard deviation further.
+    largest += (NOISE_RANGE + 1.0) * sigma;
     const double start = lowest - REACH * GRID_STEP;
     const double range = std::max(2.0 * std::log(largest) - lowest, 0.0);
     const Index count = static_cast<Index>(range / GRID_STEP) + 2 * REACH + 2;
@@ -89,10 +161,11 @@ Law reduce(const Labels& labels, double noise_var, double smallest) {
         const double x = s - REACH + 1;
         decay[s] = ((s + REACH) % 2 == 0 ? -1.0 : 1.0) * std::exp(-0.5 * x * x / tau2);
     }
-    const auto add = [&](double y, double omega, double weight) {
-        const double square = y * y, o2 = omega * omega;
-        const double w0 = weight * square, w1 = w0 * o2, w2 = w0 * y * omega;
-        law.y1o1 += weight * y * omega;
+    // A label with its weight, and that times omega and omega^2.
+    const auto add = [&](double y, double zero, double one, double two) {
+        const double square = y * y;
+        const double w0 = zero * square, w1 = two * square, w2 = one * square * y;
+        law.y1o1 += one * y;
         law.y2 += w0;
         law.y2o2 += w1;
         law.y3o1 += w2;
@@ -121,25 +194,12 @@ Law reduce(const Labels& labels, double noise_var, double smallest) {
         law.weight[2].segment(from, 2 * REACH) += w2 * kernel;
     };
     if (sigma == 0.0) {
-        for (std::size_t i = 0; i < labels.value.size(); ++i)
-            add(labels.value[i], labels.omega[i], labels.weight[i]);
-    } else {
-        const double scale = smallest / sigma, step = std::min(NOISE_STEP, NOISE_SCALE * scale);
-        std::vector<double> nodes, weights;
-        if (step >= NOISE_SHORTEST) {
-            const Index half = static_cast<Index>(NOISE_RANGE / step);
-            for (Index k = -half; k <= half; ++k) {
-                const double x = static_cast<double>(k) * step;
-                nodes.push_back(x);
-                weights.push_back(step * std::exp(-0.5 * x * x) / std::sqrt(2.0 * PI));
-            }
-        }
         for (std::size_t i = 0; i < labels.value.size(); ++i) {
-            if (step < NOISE_SHORTEST) noise_rule(-labels.value[i] / sigma, scale, nodes, weights);
-            for (std::size_t k = 0; k < nodes.size(); ++k)
-                add(labels.value[i] + sigma * nodes[k], labels.omega[i],
-                    labels.weight[i] * weights[k]);
+            const double omega = labels.omega[i], weight = labels.weight[i];
+            add(labels.value[i], weight, weight * omega, weight * omega * omega);
         }
+    } else {
+        convolve(labels, sigma, NoiseNodes(sigma, smallest), add);
     }
     law.square = (start + GRID_STEP * ArrayXd::LinSpaced(count, 0.0, double(count - 1))).exp();
     return law;

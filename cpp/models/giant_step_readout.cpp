@@ -115,7 +115,8 @@ class Bulk {
         H = H_given, Lambda = Lambda_given;
         Index iteration = 0;
         if (groups() == 1 && modes_.count() == 1) {
-            quadratic();
+            const double c = modes_.covariance[0].real();
+            v[0] = isotropic_resolvent(Lambda[0], c * L_(0, 0) * L_(0, 0) * H(0, 0), beta_);
         } else {
             if (!(v.minCoeff() > 0.0)) v = Lambda.cwiseInverse();
             Vector S(Vector::Zero(groups())), f(S);
@@ -253,14 +254,6 @@ class Bulk {
         }
     }
 
-    // One group and one mode: Lambda v + a v/(1 + beta a v) = 1 with a = c V1h.
-    void quadratic() {
-        const double a = modes_.covariance[0].real() * L_(0, 0) * L_(0, 0) * H(0, 0);
-        const double b = beta_ * a, p = Lambda[0] + a - b;
-        const double q = std::sqrt(p * p + 4.0 * Lambda[0] * b);
-        v[0] = p > 0.0 ? 2.0 / (p + q) : (q - p) / (2.0 * Lambda[0] * b);
-    }
-
     const Modes& modes_;
     double beta_;
     Frame L_;
@@ -386,7 +379,6 @@ class SquareLoss {
             out.V1 = vector(bulk_.V1);
         }
         out.V2 = vector(bulk_.V2);
-        out.class_error = std::numeric_limits<double>::quiet_NaN();
         return out;
     }
 
@@ -672,6 +664,12 @@ std::vector<double> Modes::variance_along() const {
         out[i / weight.size()] += (along[j] * covariance[i]).real();
     }
     return out;
+}
+
+double isotropic_resolvent(double Lambda, double a, double beta) {
+    const double b = beta * a, p = Lambda + a - b;
+    const double q = std::sqrt(p * p + 4.0 * Lambda * b);
+    return p > 0.0 ? 2.0 / (p + q) : (q - p) / (2.0 * Lambda * b);
 }
 
 Resolvent resolvent(const Modes& modes, const std::vector<double>& fraction, double beta,

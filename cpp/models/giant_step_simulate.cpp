@@ -438,8 +438,7 @@ class Simulation::Replica {
         labels_.resize(e_.samples);
         solution_.assign(e_.width, 0.0);
         gram_.assign(m * m, 0.0);
-        if (failed_) return;
-        if (!primal()) return;
+        if (failed_ || !primal()) return;
         for (Index i = 0; i < m; ++i) gram_[i * (m + 1)] = e_.ridge;
     }
 

@@ -135,9 +135,6 @@ class GiantReadout:
     def V2(self) -> numpy.typing.NDArray[numpy.float64]:
         ...
     @property
-    def class_error(self) -> float:
-        ...
-    @property
     def identity(self) -> float:
         ...
     @property

@@ -474,7 +474,8 @@ class ReadoutPoint(Point):
     train_risk : float
         (1/n) sum (y - f)^2 on the noisy labels of the fit; the mean loss with the logistic one.
     class_error : float
-        Probability of the wrong sign on noisy labels, with the logistic loss; NaN otherwise.
+        Probability of the wrong sign on noisy labels: with the logistic loss, and measured by
+        `simulate`; NaN in the theory of the square loss.
     alignment : float
         gamma, the overlap of the spike's direction v with that of the target.
     strength : (K,) array
@@ -621,7 +622,7 @@ def _gradient(problem: Problem) -> _Gradient:
     values, fractions = problem.readout_values, problem.readout_fractions
     offset = student.mean * sum(A * pi for A, pi in zip(values, fractions, strict=True))
     mean = target.mean - offset
-    second = target.second + problem.noise_var - 2 * offset * target.mean + offset**2
+    second = target.second + problem.noise_var - 2 * offset * target.mean + offset * offset
     norm = math.inf
     if problem.alpha0 > 0:
         norm = math.sqrt(target.h1**2 + second / problem.alpha0)
@@ -647,7 +648,7 @@ def spike(problem: Problem) -> Spike:
     TypeError
         If `problem` is not a `Problem`.
     ValueError
-        If the step leaves nothing of a row but its spike.
+        If the step leaves nothing of a row but its spike, or is too large for finite numbers.
 
     Notes
     -----
@@ -672,13 +673,18 @@ def _spike(problem: Problem) -> Spike:
         none = np.zeros(problem.groups)
         return Spike(strength=none, variance=none + 1, alignment=0.0)
     student, g = _moments(problem.activation), _gradient(problem)
-    step = problem.lr * np.array(problem.readout_values)
     sampled = g.second / problem.alpha0
-    # The part of 1 + 2 e h2 y1 + (e h2 y1)^2 is a square.
-    variance = (1 + step * student.h2 * g.mean) ** 2
-    variance += step**2 * (student.h2**2 + student.rest) * sampled
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = problem.lr * np.array(problem.readout_values)
+        # The part of 1 + 2 e h2 y1 + (e h2 y1)^2 is a square.
+        variance = (1 + step * student.h2 * g.mean) ** 2
+        variance += step**2 * (student.h2**2 + student.rest) * sampled
+        strength = step * student.h1 * g.norm
+    if not np.isfinite([strength, variance]).all():
+        must = "small enough for finite strengths and variances of the spike"
+        raise _check.bad("lr", must, problem.lr)
     return Spike(
-        strength=step * student.h1 * g.norm,
+        strength=strength,
         variance=variance,
         alignment=max(-1.0, min(1.0, g.alignment)),
         gradient_norm=g.norm,
@@ -874,16 +880,21 @@ def _kappa_grid(
         edges.append(min(k + length, REACH))
     ends = np.array(edges)
     ends = np.unique(np.concatenate([-ends, ends, more[np.abs(more) < REACH]]))
-    half = np.diff(ends)[:, None] / 2
-    nodes, weights = _panel_rule()
-    kappa = ((ends[:-1, None] + half) + half * nodes).ravel()
-    weight = (half * weights).ravel() * np.exp(-kappa * kappa / 2)
+    kappa, weight = _on_panels(ends, PANEL_NODES)
+    weight *= np.exp(-kappa * kappa / 2)
     return kappa, weight / weight.sum()
 
 
+def _on_panels(ends: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
+    """Return nodes and weights of Gauss-Legendre rules of `count` nodes between the ends."""
+    x, w = _legendre(count)
+    half = np.diff(ends)[:, None] / 2
+    return ((ends[:-1, None] + half) + half * x).ravel(), (half * w).ravel()
+
+
 @functools.cache
-def _panel_rule() -> tuple[FloatArray, FloatArray]:
-    return np.polynomial.legendre.leggauss(PANEL_NODES)
+def _legendre(count: int) -> tuple[FloatArray, FloatArray]:
+    return np.polynomial.legendre.leggauss(count)
 
 
 @functools.lru_cache(maxsize=64)
@@ -931,9 +942,9 @@ def _table_arrays(
 
 # ---- the bulk's spectral measure -----------------------------------------------------------------
 
-# The target is tabulated on panels of this width within this range of its argument, which split at
-# its zeros and halve towards them; zeros are looked for at this many points.
-LABEL_RANGE, LABEL_PANEL, LABEL_POINTS = 12.0, 0.5, 4801
+# The target is tabulated on panels of this width and number of nodes within this range of its
+# argument, which split at its zeros and halve towards them; zeros are looked for at so many points.
+LABEL_RANGE, LABEL_PANEL, LABEL_NODES, LABEL_POINTS = 12.0, 0.5, 12, 4801
 # Nodes whose share of all moments of the label up to the sixth is below this are left out.
 LABEL_NEGLIGIBLE = 1e-22
 
@@ -987,20 +998,11 @@ def _label_nodes(
         widths = LABEL_PANEL * 0.5 ** np.arange(halvings)
         edges += [zero - widths, zero + widths]
     edge = np.unique(np.clip(np.concatenate(edges), -LABEL_RANGE, LABEL_RANGE))
-    left, width = edge[:-1, None], np.diff(edge)[:, None]
-    x, w = _legendre()
-    omega = (left + width * x).ravel()
-    weight = (width * w).ravel() * np.exp(-omega * omega / 2)
+    omega, weight = _on_panels(edge, LABEL_NODES)
+    weight *= np.exp(-omega * omega / 2)
     label = _evaluate(target, omega) - offset
     kept = weight * (1 + label**6) * (1 + omega**2) > LABEL_NEGLIGIBLE
     return omega[kept], weight[kept] / weight.sum(), label[kept]
-
-
-@functools.cache
-def _legendre() -> tuple[FloatArray, FloatArray]:
-    """Return nodes and weights of the Gauss-Legendre rule on [0, 1]."""
-    x, w = np.polynomial.legendre.leggauss(12)
-    return 0.5 * (x + 1), 0.5 * w
 
 
 @functools.lru_cache(maxsize=64)
@@ -1663,12 +1665,10 @@ def _sign_problem(
         edges = [np.arange(-LABEL_RANGE, LABEL_RANGE, min(LABEL_PANEL, SIGN_PANEL * rho))]
         for change, width in zip(changes.tolist(), widths.tolist(), strict=True):
             edges.append(np.array(_graded(change, width)))
-        edge = np.unique(np.concatenate(edges))
-        x, w = _legendre()
-        node = (edge[:-1, None] + np.diff(edge)[:, None] * x).ravel()
+        node, weight = _on_panels(np.unique(np.concatenate(edges)), LABEL_NODES)
         rest = _probability(target, noise_var, node) - (_evaluate(target, node) > 0)
         kept = np.abs(rest) > SIGN_NEGLIGIBLE
-        node, rest = node[kept], (rest * (np.diff(edge)[:, None] * w).ravel())[kept]
+        node, rest = node[kept], (rest * weight)[kept]
     law = _core.GiantSignLaw(
         first=1.0 if sign[0] > 0 else -1.0,
         changes=changes[turns],
