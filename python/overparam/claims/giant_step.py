@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-9  # relative, allowed to exact statements
 # Relative standard errors that comparisons may have: at one set of parameters, and in the mean.
-ERROR_OF_ONE, ERROR_OF_MEAN = 0.08, 0.01
+ERROR_OF_ONE, ERROR_OF_MEAN = 0.05, 0.01
 # Relative effect on the error of a unit of d-variance of the norms of the rows, as the theory page
 # measures it: 0.4 % at 0.25 for relu; at most 0.8 % at 3 for odd students.
 NORM_EFFECT, NORM_EFFECT_ODD = 0.016, 0.003
@@ -169,13 +169,14 @@ def _odd(problem: Problem) -> bool:
     return abs(giant_step.moments(problem.activation).h2) < ROUNDING
 
 
-def _theory(bench: _Bench, problem: Problem, dim: int, width: int | None) -> tuple[float, float]:
+def _theory(
+    bench: _Bench, problem: Problem, dim: int, width: int | None, samples: int = SAMPLES_OF_BULK
+) -> tuple[float, float]:
     """Return the corrected risk, and the standard error that a sampled bulk gives it."""
     if _odd(problem) or not problem.has_step:
         return solve(problem, width=width).risk, 0.0
     sampled = [
-        solve(problem, width=width, modes_dim=dim, seed=seed).risk
-        for seed in bench.seeds(SAMPLES_OF_BULK)
+        solve(problem, width=width, modes_dim=dim, seed=seed).risk for seed in bench.seeds(samples)
     ]
     return mean_and_error(np.array(sampled))
 
@@ -245,7 +246,7 @@ def _agreement(points: Sequence[_Point], what: str) -> list[Check]:
         np.array([getattr(point, name) for point in points])
         for name in ("deviation", "sem", "allowed")
     )
-    mean_sem = float(np.sqrt((sems**2).sum()) / len(sems))
+    mean_sem = _mean_error(sems)
     found = (float(deviations.mean()), mean_sem)
     return [
         mean_check(f"{what}: mean relative deviation", 0.0, found, float(allowed.mean())),
@@ -269,6 +270,11 @@ def _precise(what: str, sems: FloatArray, mean_sem: float) -> list[Check]:
             ("mean's", mean_sem, ERROR_OF_MEAN),
         )
     ]
+
+
+def _mean_error(sems: Sequence[float] | FloatArray) -> float:
+    """Return the standard error of the mean of independent values with these ones."""
+    return float(np.sqrt(np.square(sems).sum()) / len(sems))
 
 
 def _measured(points: Sequence[_Point]) -> tuple[FloatArray, FloatArray]:
@@ -409,11 +415,27 @@ NOTEBOOK = (
     (0.2, 0.2 + 7 / 15, 0.2 + 14 / 15, 1.6, 0.2 + 28 / 15, 0.2 + 35 / 15, 3.0),
     (0.294, 0.319, 0.274, 0.206, 0.172, 0.155, 0.143),
 )
+NOTEBOOK_DIM = 2000
 RATES = (0.0, 1.0, 3.0)
 
 
+def _single(point: _Point, alpha: float, risk: float, dim: int) -> float:
+    """Return the deviation of a published run from the theory, in Gaussian standard deviations.
+
+    One run deviates as one replica of the simulation at `dim` does, less by the root of the ratio
+    of dimensions, and by the rounding of its number.
+    """
+    problem, size = point.problem.replace(alpha=alpha), NOTEBOOK_DIM
+    width = round(problem.beta * size)
+    theory = solve(problem, width=width).risk
+    spread = point.risk[1] / point.risk[0] * math.sqrt(point.replicas * dim / size)
+    allowed = _finite_size(problem, size) + _width_allowance(problem, width)
+    allowed += _norm_allowance(problem) + 0.0005 / risk
+    return z_score(risk / theory - 1.0, spread, point.replicas, allowed)
+
+
 def _learning_curves(bench: _Bench) -> Outcome:
-    dim, replicas = (480, 12) if bench.full else (240, 24)
+    dim, replicas = (480, 12) if bench.full else (200, 24)
     alphas = (0.2, 0.5, 1.0, 1.6, 2.3, 3.0) if bench.full else (0.2, 1.0, 3.0)
     # Student, target, alpha0, ridge.
     settings: list[tuple[str, str, float, float]] = [
@@ -429,7 +451,7 @@ def _learning_curves(bench: _Bench) -> Outcome:
             ("tanh", "sinlin", 0.5, 0.01),
         ]
     large = 2000 if bench.full else dim
-    own_alphas = NOTEBOOK[0] if bench.full else NOTEBOOK[0][::3]
+    own_alphas, own_risks = (row if bench.full else row[::3] for row in NOTEBOOK)
     bench.jobs = len(settings) * len(RATES) * len(alphas) + len(own_alphas)
     series: dict[tuple[str, str, float], list[_Point]] = {}
     for student, target, alpha0, ridge in settings:
@@ -443,8 +465,10 @@ def _learning_curves(bench: _Bench) -> Outcome:
                 activation=student,
                 target=target,
             )
+            # Few samples make rare large errors, which take more replicas.
+            count = replicas if alpha > alphas[0] else 2 * replicas
             series.setdefault((student, target, lr), []).append(
-                _point(bench, problem, dim, replicas)
+                _point(bench, problem, dim, count, test_samples=2000)
             )
     published = [
         _point(
@@ -463,6 +487,11 @@ def _learning_curves(bench: _Bench) -> Outcome:
         for lr, name in ((3.0, "eta = 3"), (1.0, "eta = 1"), (0.0, "no step"))
         for check in _agreement(by_rate[lr] + (published if lr == 1.0 else []), f"risk, {name}")
     ]
+    authors = [
+        _single(point, at, risk, large)
+        for point, at, risk in zip(published, own_alphas, own_risks, strict=True)
+    ]
+    checks.append(z_check("authors' single run at d = 2000 against the theory", authors))
     points = [point for own in (*series.values(), published) for point in own]
 
     def panel(student: str, target: str, alpha0: float, ridge: float) -> Panel:
@@ -471,6 +500,7 @@ def _learning_curves(bench: _Bench) -> Outcome:
                 own = series[student, target, lr]
                 label = f"η = {lr:g}" if lr else "no step"
                 _draw(ax, own, dim, i, label)
+            ax.plot([], [], "k:", label="isotropic")
             title = f"{student} learns {target}, α₀ = {alpha0:g}, λ = {ridge:g}, d = {dim}"
             finish(ax, "α = n/d", "risk", title=title, yscale="log")
 
@@ -478,7 +508,7 @@ def _learning_curves(bench: _Bench) -> Outcome:
 
     def notebook(ax: Axes) -> None:
         _draw(ax, published, large, 1, "η = 1")
-        ax.plot(*NOTEBOOK, "x", color="k", label="authors' single run, d = 2000")
+        ax.plot(*NOTEBOOK, "x", color="k", label=f"authors' single run, d = {NOTEBOOK_DIM}")
         ax.plot([], [], ":", color=hue(1), label="isotropic")
         title = f"tanh learns tanh, α₀ = 0.5, λ = 0.01, d = {large}"
         finish(ax, "α = n/d", "risk", title=title)
@@ -518,7 +548,8 @@ def _initialisation(bench: _Bench) -> Outcome:
     chosen.append(base.replace(activation="erf", target="sinlin"))
     bench.jobs = 2 * len(chosen)
     rows: list[dict[str, Any]] = []
-    before, after, gains = [], [], []
+    before, after, gains, scores = [], [], [], []
+    first = _finite_size(_sized(chosen[0], dim), dim)
     for problem in chosen:
         floor = giant_step.linear_floor(problem)
         both = {}
@@ -527,7 +558,9 @@ def _initialisation(bench: _Bench) -> Outcome:
             value, sem = mean_and_error(_risks(run) / floor)
             both[name] = value, sem, _theory(bench, own, dim, None)[0] / floor
         limit = error_limit(len(chosen), replicas)
-        before.append(both["before"][0] + limit * both["before"][1])
+        value, sem, theory = both["before"]
+        before.append(value - limit * sem)
+        scores.append(z_score(value / theory - 1.0, sem / theory, replicas, first))
         after.append(both["after"][0] + limit * both["after"][1])
         gains.append(both["after"][2])
         rows.append(
@@ -543,7 +576,6 @@ def _initialisation(bench: _Bench) -> Outcome:
                 "lowest before, theory": lowest.get((problem.activation, problem.target), math.nan),
             }
         )
-    first = _finite_size(_sized(chosen[0], dim), dim)
     checks = [
         Check(
             quantity=f"at initialisation: smallest risk/floor - 1 of {len(lowest)} pairs on a grid",
@@ -567,12 +599,13 @@ def _initialisation(bench: _Bench) -> Outcome:
             side="below",
         ),
         Check(
-            quantity=f"at initialisation: smallest risk/floor of networks, and {limit:.2g} errors",
+            quantity=f"at initialisation: smallest risk/floor of networks, less {limit:.2g} errors",
             predicted=1.0,
             measured=min(before),
-            tolerance=first,
+            tolerance=0.0,
             side="above",
         ),
+        z_check("at initialisation: networks against the theory", scores),
     ]
     shown = chosen[:3]
     alphas = np.geomspace(0.2, 30.0, 17)
@@ -632,7 +665,7 @@ def _spike(bench: _Bench) -> Outcome:
     bench.jobs = len(cases)
     rows: list[dict[str, Any]] = []
     scores: dict[str, list[float]] = {"strength": [], "alignment": [], "bulk": [], "slope": []}
-    errors, kept = [], []
+    errors, slope_errors, kept = [], [], []
     for problem in cases:
         rng = np.random.default_rng(bench.job()["seed"])
         law, student = giant_step.spike(problem), giant_step.moments(problem.activation)
@@ -647,6 +680,13 @@ def _spike(bench: _Bench) -> Outcome:
                 "alignment": [own.alignment / law.alignment - 1.0 for own in measured],
                 "bulk": [own.variance[0] / law.variance[0] - 1.0 for own in measured],
             }
+            for g in range(1, problem.groups):
+                values[f"strength {g + 1}"] = [
+                    own.strength[g] / law.strength[g] - 1.0 for own in measured
+                ]
+                values[f"bulk {g + 1}"] = [
+                    own.variance[g] / law.variance[g] - 1.0 for own in measured
+                ]
             if problem.groups == 1:
                 values["slope"] = [network.norm_slope() - slope for network in networks]
             found.append({name: mean_and_error(np.array(v)) for name, v in values.items()})
@@ -660,9 +700,12 @@ def _spike(bench: _Bench) -> Outcome:
                 # order 2 (E x^2)^(3/2).
                 spread = student.rest * _residual(problem)
                 allowed += 2.0 * problem.lr**3 * spread**1.5 / problem.alpha0**2
+                # h3^2 is at most 2 hs2: the largest slope that s' can have.
+                largest = 2.0 * problem.lr * law.gradient_norm * math.sqrt(2.0 * student.rest)
+                slope_errors.append(error / largest)
             else:
                 errors.append(error)
-            scores[name].append(z_score(limit, error, replicas, allowed))
+            scores[name.split()[0]].append(z_score(limit, error, replicas, allowed))
         means = found[1]
         kept.append(means)
         rows.append(
@@ -677,7 +720,10 @@ def _spike(bench: _Bench) -> Outcome:
                 "gamma": law.alignment,
                 "c": law.variance[0],
                 "slope": slope,
-                **{f"{name}, relative": own[0] for name, own in means.items() if name != "slope"},
+                **{
+                    f"{name}, relative": means[name][0]
+                    for name in ("strength", "alignment", "bulk")
+                },
                 "slope, measured": slope + means["slope"][0] if "slope" in means else math.nan,
             }
         )
@@ -687,13 +733,8 @@ def _spike(bench: _Bench) -> Outcome:
         z_check(f"alignment gamma against h1*/|g|, {sizes}", scores["alignment"]),
         z_check(f"mean squared norm of the bulk against c, {sizes}", scores["bulk"]),
         z_check(f"covariance of norm and spike against 2 lr A h3 |g|, {sizes}", scores["slope"]),
-        Check(
-            quantity="largest relative standard error of strength, alignment and norm",
-            predicted=0.0,
-            measured=max(errors),
-            tolerance=ERROR_OF_ONE,
-            side="below",
-        ),
+        *_precise("strength, alignment and norm", np.array(errors), _mean_error(errors)),
+        *_precise("slope over the largest possible", np.array(slope_errors), 0.0)[:1],
     ]
     endless = np.geomspace(0.2, 100.0, 60)
 
@@ -734,7 +775,7 @@ def _shares(count: int) -> tuple[float, ...]:
 
 
 def _vocabulary(bench: _Bench) -> Outcome:
-    dim, replicas = (600, 64) if bench.full else (200, 64)
+    dim, replicas = (600, 64) if bench.full else (200, 96)
     words = (1.5, 0.5, -1.0, 2.0)
     targets = ("sin2", "sin", "he3")
     base = Problem(alpha=4.0, beta=2.0, ridge=0.05, lr=2.0, alpha0=20.0)
@@ -850,7 +891,7 @@ def _vocabulary(bench: _Bench) -> Outcome:
             side="above",
         ),
         z_check("risk of spiked networks against finite width", [point.z for point in points]),
-        *_precise("risk of spiked networks", sems, float(np.sqrt((sems**2).sum()) / len(sems))),
+        *_precise("risk of spiked networks", sems, _mean_error(sems)),
     ]
 
     def shrinking(ax: Axes) -> None:
@@ -974,6 +1015,8 @@ def _floors(bench: _Bench) -> Outcome:
         theory = solve(own, method="isotropic", width=round(own.beta * dim)).risk
         near.append((own, value, sem, theory / lines[problem][0] - 1.0))
     limit = error_limit(len(near), replicas)
+    # Compared are risks with the theory of risks: the floor is a unit only, and its own check
+    # takes the errors off the value.
     sems = np.array([sem / (1.0 + theory) for _, _, sem, theory in near])
     first = _finite_size(near[0][0], dim)
     checks = [
@@ -1006,10 +1049,10 @@ def _floors(bench: _Bench) -> Outcome:
             tolerance=1e-6,  # sums of 1201 points for a target without kinks
         ),
         Check(
-            quantity=f"networks: smallest risk/floor - 1, and {limit:.2g} errors",
+            quantity=f"networks: smallest risk/floor - 1, less {limit:.2g} errors",
             predicted=0.0,
-            measured=min(value + limit * sem for _, value, sem, _ in near),
-            tolerance=first,
+            measured=min(value - limit * sem for _, value, sem, _ in near),
+            tolerance=0.0,
             side="above",
         ),
         z_check(
@@ -1024,7 +1067,7 @@ def _floors(bench: _Bench) -> Outcome:
                 for own, value, sem, theory in near
             ],
         ),
-        *_precise("networks", sems, float(np.sqrt((sems**2).sum()) / len(sems))),
+        *_precise("networks", sems, _mean_error(sems)),
     ]
 
     def approach(ax: Axes) -> None:
@@ -1075,13 +1118,14 @@ def _finite_alpha0(bench: _Bench) -> Outcome:
     bench.jobs = len(cases)
     rows: list[dict[str, Any]] = []
     scores: dict[str, list[float]] = {"matrix": [], "corrected": [], "isotropic": []}
+    margins: list[float] = []
     deviations: dict[str, list[tuple[float, float]]] = {name: [] for name in scores}
     for problem in cases:
         problem = _sized(problem, dim)
         rng = np.random.default_rng(bench.job()["seed"])
         width = round(problem.beta * dim)
         flat = solve(problem, method="isotropic", width=width).risk
-        corrected, corrected_sem = _theory(bench, problem, dim, width)
+        corrected, corrected_sem = _theory(bench, problem, dim, width, 160)
         found: dict[str, list[float]] = {name: [] for name in scores}
         simulated = []
         axis = np.eye(dim)[0]
@@ -1099,6 +1143,7 @@ def _finite_alpha0(bench: _Bench) -> Outcome:
         first = _finite_size(problem, dim)
         beyond = first + _width_allowance(problem, width) + _norm_allowance(problem)
         allowed = {"matrix": first, "corrected": beyond, "isotropic": first}
+        margins.append(beyond)
         row: dict[str, Any] = {
             "activation": problem.activation,
             "target": problem.target,
@@ -1121,9 +1166,19 @@ def _finite_alpha0(bench: _Bench) -> Outcome:
     predicted = np.array([row["corrected/isotropic - 1"] for row in rows])
     first = max(_finite_size(_sized(problem, dim), dim) for problem in cases)
     gaps = np.abs(predicted)
+    along, along_sem, along_allowed = _along(
+        predicted, np.array(deviations["isotropic"]), np.array(margins)
+    )
     checks = [
         z_check("risk against the theory for the given weights", scores["matrix"]),
         z_check("risk against the corrected theory", scores["corrected"]),
+        mean_check(
+            "deviation from the isotropic theory along the one that the corrected predicts",
+            1.0,
+            (along, along_sem),
+            along_allowed,
+            len(cases) * (firsts - 1),
+        ),
         Check(
             quantity="risk against the isotropic theory, beyond first order and as the corrected "
             "one predicts, in standard errors",
@@ -1136,12 +1191,12 @@ def _finite_alpha0(bench: _Bench) -> Outcome:
             quantity="corrected over isotropic theory, smallest |deviation|",
             predicted=0.02,
             measured=float(gaps.min()),
-            tolerance=0.005,
+            tolerance=0.005,  # the statement's percentages are rounded
             side="above",
         ),
         Check(
             quantity="corrected over isotropic theory, largest |deviation|",
-            predicted=0.11,
+            predicted=0.07,
             measured=float(gaps.max()),
             tolerance=0.005,
             side="below",
@@ -1157,7 +1212,7 @@ def _finite_alpha0(bench: _Bench) -> Outcome:
             tolerance=0.25,
             side="below",
         ),
-        *_precise("deviations", errors, float(np.sqrt((errors**2).mean() / len(cases)))),
+        *_precise("deviations", errors, math.sqrt(len(deviations)) * _mean_error(errors)),
     ]
     ladder = np.geomspace(0.3, 100.0, 40)
 
@@ -1195,10 +1250,23 @@ def _significance(predicted: FloatArray, measured: FloatArray, allowed: float) -
 
     The rows of `measured` are deviations and standard errors; `allowed` is taken off each.
     """
+    share, sem, least = _along(predicted, measured, np.full(len(predicted), allowed))
+    return (share - least) / sem if sem > 0.0 else 0.0
+
+
+def _along(
+    predicted: FloatArray, measured: FloatArray, allowed: FloatArray
+) -> tuple[float, float, float]:
+    """Return the factor by which measured deviations are the predicted ones.
+
+    With its standard error, and by how much the allowances may change it.
+    """
     weights = predicted / measured[:, 1] ** 2
-    beyond = measured[:, 0] - allowed * np.sign(predicted)
-    total = weights @ predicted
-    return float(weights @ beyond / np.sqrt(total)) if total > 0.0 else 0.0
+    total = float(weights @ predicted)
+    if total == 0.0:
+        return math.nan, 0.0, 0.0
+    value = float(weights @ measured[:, 0]) / total
+    return value, total**-0.5, float(np.abs(weights) @ allowed) / total
 
 
 # ---- small steps ---------------------------------------------------------------------------------
@@ -1267,9 +1335,11 @@ def _small_step(bench: _Bench) -> Outcome:
                     for r, cosine in zip(measured, _alignments(run), strict=True)
                 ]
             )
+            # At finite size the spike is already a giant one of its own order r0/sqrt(d).
+            finite = _crossover(own, r0, dim)
+            predicted *= finite
             value, sem = mean_and_error(_risks(run) / predicted)
-            # The spike acts on its own order r0/sqrt(d) as a giant one.
-            allowed = _finite_size(own, dim) + _crossover(own, r0, dim)
+            allowed = _finite_size(own, dim) + WIDTH_EFFECT * abs(finite - 1.0)
             z.append(z_score(value - 1.0, sem, replicas, allowed))
             mean, error = mean_and_error(_risks(run))
             small_points.append((own, r0, mean, error, value, sem))
@@ -1280,8 +1350,8 @@ def _small_step(bench: _Bench) -> Outcome:
                     "r0": r0,
                     "simulation": mean,
                     "sem": error,
-                    "small step": float(predicted.mean()),
-                    "finite width": math.nan,
+                    "small step": float(predicted.mean()) / finite,
+                    "finite width": float(predicted.mean()),
                     "relative": value - 1.0,
                     "its sem": sem,
                     "allowed": allowed,
@@ -1295,6 +1365,12 @@ def _small_step(bench: _Bench) -> Outcome:
     for r0 in strengths:
         lr = float(r0) / (rate * math.sqrt(dim))
         point = _point(bench, own.replace(lr=lr), dim, replicas)
+        # Finite width is exact for giant steps and for small ones: what it may miss is a part of
+        # its distance from the nearer of the two.
+        nearer = abs(solve(own, small_step=float(r0)).risk / point.theory - 1.0)
+        wide = _width_allowance(point.problem, width)
+        allowed = point.allowed - wide + min(wide, WIDTH_EFFECT * nearer)
+        point = point._replace(allowed=allowed)
         between.append(point)
         rows.append(
             {
@@ -1311,11 +1387,11 @@ def _small_step(bench: _Bench) -> Outcome:
                 "linear floor": giant_step.linear_floor(own),
             }
         )
-    floor = giant_step.linear_floor(own)
+    floor, limit = giant_step.linear_floor(own), error_limit(len(small_points), replicas)
     giant, giant_sem = between[-1].risk
     errors = np.array([point[5] for point in small_points] + [point.sem for point in between])
     checks = [
-        z_check("networks after small steps against the theory of small steps", z),
+        z_check("networks after small steps against the theory of small steps, at this width", z),
         z_check(
             "networks after steps of any size against finite width",
             [point.z for point in between],
@@ -1325,6 +1401,17 @@ def _small_step(bench: _Bench) -> Outcome:
             predicted=0.0,
             measured=min(lowest),
             tolerance=ROUNDING,
+            side="above",
+        ),
+        Check(
+            quantity=f"small steps of r0 = 1 to 4: smallest risk/linear floor of networks, "
+            f"less {limit:.2g} errors",
+            predicted=1.0,
+            measured=min(
+                (mean - limit * error) / giant_step.linear_floor(problem)
+                for problem, _, mean, error, _, _ in small_points
+            ),
+            tolerance=0.0,
             side="above",
         ),
         Check(
@@ -1349,7 +1436,7 @@ def _small_step(bench: _Bench) -> Outcome:
             measured=worst(none),
             tolerance=ROUNDING,
         ),
-        *_precise("networks", errors, float(np.sqrt((errors**2).sum()) / len(errors))),
+        *_precise("networks", errors, _mean_error(errors)),
     ]
     x = np.geomspace(0.3, 100.0, 60)
 
@@ -1372,8 +1459,7 @@ def _small_step(bench: _Bench) -> Outcome:
             line = [solve(problem, small_step=float(r0)).risk / level for r0 in r]
             label = f"{problem.activation} learns {problem.target}"
             ax.plot(r, line, color=hue(i), label=label)
-            finite = [_giant(problem, float(r0), dim) / level for r0 in r]
-            ax.plot(r, finite, "--", color=hue(i))
+            ax.plot(r, _stepped(_sized(problem, dim), r, dim) / level, "--", color=hue(i))
             points = np.array(
                 [
                     (r0, mean / level, sem / level)
@@ -1383,10 +1469,25 @@ def _small_step(bench: _Bench) -> Outcome:
             )
             error_bars(ax, points[:, 0], points[:, 1], points[:, 2], hue(i))
             ax.axhline(giant_step.linear_floor(problem) / level, color=hue(i), linestyle=":")
-        title = "small steps, p finite (dashed), floors (dotted)"
+        for style, label in (("k-", "small steps"), ("k--", f"p = {width}"), ("k:", "floors")):
+            ax.plot([], [], style, label=label)
+        title = f"small steps, d = {dim}"
         finish(ax, "strength r₀ = r √d", "risk / risk without a step", title=title)
+        ax.legend(frameon=False, fontsize="x-small", ncols=2)
+        ax.set_ylim(0.35, 1.3)
 
     return checks, table_of(rows), [crossover, small]
+
+
+def _stepped(problem: Problem, starts: FloatArray, dim: int) -> FloatArray:
+    """Return the risks after steps of strength r0/sqrt(dim), at finite width.
+
+    With the norms of the rows where the theory has them.
+    """
+    rate = giant_step.moments(problem.activation).h1 * giant_step.spike(problem).gradient_norm
+    steps = [problem.replace(lr=float(r0) / (rate * math.sqrt(dim))) for r0 in starts]
+    method = "corrected" if _odd(problem) else "isotropic"
+    return np.array([solve(own, method=method, width=problem.beta * dim).risk for own in steps])
 
 
 def _aligned(problem: Problem, alignment: float) -> Spike:
@@ -1396,8 +1497,8 @@ def _aligned(problem: Problem, alignment: float) -> Spike:
 
 
 def _crossover(problem: Problem, r0: float, dim: int) -> float:
-    """Return the relative effect of the finite size on a giant step of a small strength."""
-    return abs(_giant(problem, r0, dim) / _giant(problem, r0, 1000 * dim) - 1.0)
+    """Return the risk of a giant step of strength r0/sqrt(dim), over that at a large dimension."""
+    return _giant(problem, r0, dim) / _giant(problem, r0, 1000 * dim)
 
 
 def _giant(problem: Problem, r0: float, dim: int) -> float:
@@ -1451,7 +1552,8 @@ def _double_descent(bench: _Bench) -> Outcome:
     for problem in chosen:
         point = _point(bench, problem, dim, replicas, test_samples=2000)
         # At the peak 1/p is compared with the share of eigenvalues below the ridge.
-        points.append(point._replace(allowed=point.allowed * _sharpness(problem)))
+        more = (_sharpness(problem) - 1.0) * _finite_size(point.problem, dim)
+        points.append(point._replace(allowed=point.allowed + more))
     low, _, top, _, _, flat = (point.risk for point in points)
     worth = z_score(top[0] - flat[0], math.hypot(top[1], flat[1]), replicas)
     fall = z_score(top[0] - low[0], math.hypot(top[1], low[1]), replicas)
@@ -1662,7 +1764,7 @@ def _logistic(bench: _Bench) -> Outcome:
     checks = [
         z_check(f"class error against the theory, {sizes}", scores["class error"]),
         z_check(f"mean log-loss of the fit against the theory, {sizes}", scores["log-loss"]),
-        *_precise("class error and log-loss", sems, float(np.sqrt((sems**2).sum()) / len(sems))),
+        *_precise("class error and log-loss", sems, _mean_error(sems)),
     ]
 
     def panel(name: str) -> Panel:
@@ -1671,7 +1773,7 @@ def _logistic(bench: _Bench) -> Outcome:
             x = np.arange(len(cases))
             ax.plot(x, predicted, "_", color=hue(0), markersize=18, label="theory")
             error_bars(ax, x, value, sem, "k", label="networks")
-            ticks = [f"{p.activation}\n{p.target}\nη={p.lr:g}" for p in cases]
+            ticks = [f"{p.activation}\n{p.target}\nη={p.lr:g}\nα₀={p.alpha0:g}" for p in cases]
             ax.set_xticks(x, ticks, fontsize="x-small")
             label = {"class error": "class error", "log-loss": "mean log-loss of the fit"}[name]
             finish(ax, "student, target", label, title=f"logistic regression, d = {dim}")
@@ -1688,8 +1790,8 @@ CLAIMS = [
     Claim(
         id="giant_step/learning-curves",
         statement="The error of a two-layer network after one giant gradient step follows the "
-        "theory of spiked random features, with its corrections, for every student, target, rate "
-        "and number of samples.",
+        "theory of spiked random features, with its corrections, for tanh, relu and sin students, "
+        "several targets, no step to eta = 3, and alpha from 0.2 to 3.",
         source=_source("4", "6"),
         function=_Bench.claim(_learning_curves),
     ),
@@ -1724,7 +1826,7 @@ CLAIMS = [
     Claim(
         id="giant_step/finite-alpha0",
         statement="At finite alpha0 isotropic spiked random features miss the error of trained "
-        "networks by 2 to 11 percent, and the theories with the bulk's covariance and the norms of "
+        "networks by several percent (2 to 7 in the cases here), and the theories with the bulk's covariance and the norms of "
         "the rows, or for given weights, do not.",
         source=_source("6", "6.3"),
         function=_Bench.claim(_finite_alpha0),
@@ -1745,8 +1847,8 @@ CLAIMS = [
     ),
     Claim(
         id="giant_step/logistic",
-        statement="Class error and log-loss of logistic regression on spiked random features "
-        "follow the theory.",
+        statement="Class error and training log-loss of logistic regression on spiked random "
+        "features follow the theory.",
         source=_source("7"),
         function=_Bench.claim(_logistic),
     ),
