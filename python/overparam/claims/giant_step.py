@@ -649,7 +649,7 @@ def _product(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
 
 
 def _spike(bench: _Bench) -> Outcome:
-    dim, replicas = (400, 96) if bench.full else (160, 32)
+    dim, replicas = (400, 96) if bench.full else (160, 80)
     base = Problem(alpha=1.0, beta=1.0, ridge=0.1, lr=3.0, alpha0=3.0, target="sin")
     two = {"readout_values": (1.5, -0.5), "readout_fractions": (0.5, 0.5)}
     cases = [
@@ -1826,8 +1826,8 @@ CLAIMS = [
     Claim(
         id="giant_step/finite-alpha0",
         statement="At finite alpha0 isotropic spiked random features miss the error of trained "
-        "networks by several percent (2 to 7 in the cases here), and the theories with the bulk's covariance and the norms of "
-        "the rows, or for given weights, do not.",
+        "networks by several percent (2 to 7 in the cases here), and the theories with the bulk's "
+        "covariance and the norms of the rows, or for given weights, do not.",
         source=_source("6", "6.3"),
         function=_Bench.claim(_finite_alpha0),
     ),
