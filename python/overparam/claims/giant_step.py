@@ -649,7 +649,7 @@ def _product(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
 
 
 def _spike(bench: _Bench) -> Outcome:
-    dim, replicas = (400, 96) if bench.full else (160, 80)
+    dim, replicas = (400, 96) if bench.full else (160, 100)
     base = Problem(alpha=1.0, beta=1.0, ridge=0.1, lr=3.0, alpha0=3.0, target="sin")
     two = {"readout_values": (1.5, -0.5), "readout_fractions": (0.5, 0.5)}
     cases = [
@@ -1025,7 +1025,7 @@ def _floors(bench: _Bench) -> Outcome:
             predicted=0.0,
             measured=max(reached),
             # Features whose span is nearly dependent approach the floor slowly: tanh learning sin2
-            # is 4 % above it at alpha = 1e8, and its excess falls threefold with ten times the width.
+            # is 4 % above it at alpha = 1e8, and ten times the width takes off two thirds.
             tolerance=0.02,
             side="below",
         ),
