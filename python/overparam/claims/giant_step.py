@@ -501,8 +501,10 @@ def _learning_curves(bench: _Bench) -> Outcome:
                 label = f"η = {lr:g}" if lr else "no step"
                 _draw(ax, own, dim, i, label)
             ax.plot([], [], "k:", label="isotropic")
-            title = f"{student} learns {target}, α₀ = {alpha0:g}, λ = {ridge:g}, d = {dim}"
+            title = f"{student} learns {target}, d = {dim}\nα₀ = {alpha0:g}, λ = {ridge:g}"
             finish(ax, "α = n/d", "risk", title=title, yscale="log")
+            ax.legend(frameon=False, fontsize="x-small", ncols=2, loc="upper right")
+            ax.set_ylim(top=1.7 * ax.get_ylim()[1])
 
         return draw
 
@@ -510,7 +512,7 @@ def _learning_curves(bench: _Bench) -> Outcome:
         _draw(ax, published, large, 1, "η = 1")
         ax.plot(*NOTEBOOK, "x", color="k", label=f"authors' single run, d = {NOTEBOOK_DIM}")
         ax.plot([], [], ":", color=hue(1), label="isotropic")
-        title = f"tanh learns tanh, α₀ = 0.5, λ = 0.01, d = {large}"
+        title = f"tanh learns tanh, d = {large}\nα₀ = 0.5, λ = 0.01"
         finish(ax, "α = n/d", "risk", title=title)
 
     drawn: list[Panel] = [*(panel(*setting) for setting in settings[:3]), notebook]
