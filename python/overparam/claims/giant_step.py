@@ -1175,6 +1175,8 @@ def _finite_alpha0(bench: _Bench) -> Outcome:
     checks = [
         z_check("risk against the theory for the given weights", scores["matrix"]),
         z_check("risk against the corrected theory", scores["corrected"]),
+        # Both allow more than the two theories differ by in single cases: what excludes the
+        # isotropic one is the significance below, of all cases.
         mean_check(
             "deviation from the isotropic theory along the one that the corrected predicts",
             1.0,
