@@ -164,6 +164,34 @@ def test_significance_counts_along_the_prediction():
     assert room._significance(-predicted, measured, 0.01) < 0.0
 
 
+def test_factor_of_measured_deviations():
+    predicted = np.array([0.1, -0.2])
+    measured = np.array([[0.2, 0.01], [-0.4, 0.01]])
+    assert room._along(predicted, measured, np.array([0.05, 0.1])) == pytest.approx(
+        (2.0, 0.01 / 0.05**0.5, 0.5)
+    )
+    assert np.isnan(room._along(0.0 * predicted, measured, predicted)[0])
+
+
+def test_published_run_deviates_as_one_replica_does():
+    problem = BASE.replace(lr=1.0)
+    theory = true_solve(problem, width=2000).risk
+    point = room._Point(problem, (theory, 0.01 * theory), theory, theory, 0.0, 0.0, 25, 0.0)
+    # A replica has the spread 0.05 at dim = 500, and 0.025 at 2000.
+    assert room._single(point, problem.alpha, theory, 500) == 0.0
+    assert 3.0 < room._single(point, problem.alpha, 1.12 * theory, 500) < 4.8
+
+
+def test_spike_fails_where_the_second_group_is_wrong(monkeypatch):
+    def wrong(problem):
+        law = true_spike(problem)
+        factors = np.array([1.0, 0.9])[: problem.groups]
+        return Spike(**{**law._values(), "strength": law.strength * factors})
+
+    monkeypatch.setattr(giant_step, "spike", wrong)
+    assert any("strength" in quantity for quantity in failed("spike"))
+
+
 def test_sharpness_is_largest_at_the_peak():
     at = [room._sharpness(BASE.replace(alpha=alpha, ridge=1e-3)) for alpha in (0.5, 1.0, 2.0)]
     assert at[1] > max(at[0], at[2])

@@ -56,7 +56,7 @@ ROUNDING = 1e-9  # relative, allowed to exact statements
 # Relative standard errors that comparisons may have: at one set of parameters, and in the mean.
 ERROR_OF_ONE, ERROR_OF_MEAN = 0.05, 0.01
 # Relative effect on the error of a unit of d-variance of the norms of the rows, as the theory page
-# measures it: 0.4 % at 0.25 for relu; at most 0.8 % at 3 for odd students.
+# measures it: 0.4 % at 0.25 for relu; 0.9 % at 3 for tanh.
 NORM_EFFECT, NORM_EFFECT_ODD = 0.016, 0.003
 # Part of the correction of finite width that may be wrong: 0.26 where the theory page measures it.
 WIDTH_EFFECT = 0.3
@@ -501,8 +501,10 @@ def _learning_curves(bench: _Bench) -> Outcome:
                 label = f"η = {lr:g}" if lr else "no step"
                 _draw(ax, own, dim, i, label)
             ax.plot([], [], "k:", label="isotropic")
-            title = f"{student} learns {target}, α₀ = {alpha0:g}, λ = {ridge:g}, d = {dim}"
+            title = f"{student} learns {target}, d = {dim}\nα₀ = {alpha0:g}, λ = {ridge:g}"
             finish(ax, "α = n/d", "risk", title=title, yscale="log")
+            ax.legend(frameon=False, fontsize="x-small", ncols=2, loc="upper right")
+            ax.set_ylim(top=1.7 * ax.get_ylim()[1])
 
         return draw
 
@@ -510,7 +512,7 @@ def _learning_curves(bench: _Bench) -> Outcome:
         _draw(ax, published, large, 1, "η = 1")
         ax.plot(*NOTEBOOK, "x", color="k", label=f"authors' single run, d = {NOTEBOOK_DIM}")
         ax.plot([], [], ":", color=hue(1), label="isotropic")
-        title = f"tanh learns tanh, α₀ = 0.5, λ = 0.01, d = {large}"
+        title = f"tanh learns tanh, d = {large}\nα₀ = 0.5, λ = 0.01"
         finish(ax, "α = n/d", "risk", title=title)
 
     drawn: list[Panel] = [*(panel(*setting) for setting in settings[:3]), notebook]
@@ -649,7 +651,7 @@ def _product(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
 
 
 def _spike(bench: _Bench) -> Outcome:
-    dim, replicas = (400, 96) if bench.full else (160, 32)
+    dim, replicas = (400, 96) if bench.full else (160, 100)
     base = Problem(alpha=1.0, beta=1.0, ridge=0.1, lr=3.0, alpha0=3.0, target="sin")
     two = {"readout_values": (1.5, -0.5), "readout_fractions": (0.5, 0.5)}
     cases = [
@@ -1024,7 +1026,8 @@ def _floors(bench: _Bench) -> Outcome:
             quantity="risk/floor - 1 at alpha = 1e10, beta = 1e5, largest",
             predicted=0.0,
             measured=max(reached),
-            # Features whose span is nearly dependent approach the floor slowly.
+            # Features whose span is nearly dependent approach the floor slowly: tanh learning sin2
+            # is 4 % above it at alpha = 1e8, and ten times the width takes off two thirds.
             tolerance=0.02,
             side="below",
         ),
@@ -1172,6 +1175,8 @@ def _finite_alpha0(bench: _Bench) -> Outcome:
     checks = [
         z_check("risk against the theory for the given weights", scores["matrix"]),
         z_check("risk against the corrected theory", scores["corrected"]),
+        # Both allow more than the two theories differ by in single cases: what excludes the
+        # isotropic one is the significance below, of all cases.
         mean_check(
             "deviation from the isotropic theory along the one that the corrected predicts",
             1.0,
@@ -1569,7 +1574,7 @@ def _double_descent(bench: _Bench) -> Outcome:
             quantity="exponent of 1/ridge in the peak's height, without a step",
             predicted=0.5,
             measured=growth[1],
-            tolerance=0.01,
+            tolerance=0.01,  # the next order is sqrt(ridge) smaller
         ),
         # After a step inputs with a large component along the spike saturate the features, whose
         # independent part is small there: more eigenvalues are small.
@@ -1826,8 +1831,8 @@ CLAIMS = [
     Claim(
         id="giant_step/finite-alpha0",
         statement="At finite alpha0 isotropic spiked random features miss the error of trained "
-        "networks by several percent (2 to 7 in the cases here), and the theories with the bulk's covariance and the norms of "
-        "the rows, or for given weights, do not.",
+        "networks by several percent (2 to 7 in the cases here), and the theories with the bulk's "
+        "covariance and the norms of the rows, or for given weights, do not.",
         source=_source("6", "6.3"),
         function=_Bench.claim(_finite_alpha0),
     ),
