@@ -90,6 +90,34 @@ def test_moments_of_a_function():
     assert_close(dataclasses.astuple(gs.moments(COSINE)), expected, 1e-11, 1e-12)
 
 
+@pytest.mark.parametrize("size", [1e-20, 1e-7, 1e-3, 1e6])
+def test_units_of_functions_do_not_matter(size):
+    """Of a target, with those of the noise and the rate; and of a student."""
+    scaled = gs.Function(
+        f"{size} tanh",
+        lambda x: size * np.tanh(x),
+        lambda x: size / np.cosh(np.minimum(x, 300)) ** 2,
+    )
+    found, unit = dataclasses.astuple(gs.moments(scaled)), dataclasses.astuple(gs.moments("tanh"))
+    powers = size ** np.array([1.0, 2, 1, 1, 1, 2])
+    assert_close(found, unit * powers, 1e-10)
+    one = Problem(**{**BASE, "target": "tanh"}, noise_var=0.1)
+    same = one.replace(target=scaled, lr=one.lr / size, noise_var=one.noise_var * size**2)
+    assert_close(gs.solve(same).risk, size**2 * gs.solve(one).risk, 1e-8)
+    student = one.replace(
+        activation=scaled, ridge=one.ridge * size**2, readout_values=(size,), lr=one.lr / size**2
+    )
+    assert_close(gs.solve(student).risk, gs.solve(one).risk, 1e-8)
+
+
+def test_large_even_functions_have_no_slope():
+    even = gs.Function("1e7 he2", lambda x: 1e7 * (x * x - 1), lambda x: 2e7 * x)
+    found = gs.moments(even)
+    assert (found.mean, found.h1, found.h3, found.rest) == (0, 0, 0, 0)
+    point = gs.solve(Problem(**{**BASE, "lr": 1e-9}, activation=even), modes_dim=50)
+    assert point.stats["regime"] == "no spike"
+
+
 @entries("params")
 def test_spike_reference(entry):
     found = gs.spike(problem_of(entry))
@@ -867,6 +895,15 @@ def test_functions_are_known_by_name():
         Problem.from_dict({**problem.to_dict(), "activation": "unheard of"})
 
 
+class Unhashable:
+    """A function that is equal to others, and has no hash."""
+
+    __hash__ = None
+
+    def __call__(self, x):
+        return x
+
+
 @pytest.mark.parametrize(
     ("f", "df", "error", "name"),
     [
@@ -876,6 +913,9 @@ def test_functions_are_known_by_name():
         (lambda _: 1.0, np.cos, ValueError, "f"),
         (np.sin, lambda x: x * math.nan, ValueError, "df"),
         (lambda x: x + 1j, np.cos, ValueError, "f"),
+        (Unhashable(), np.cos, TypeError, "f"),
+        (np.sin, Unhashable(), TypeError, "df"),
+        (lambda x: 1e100 * np.sin(x), np.cos, ValueError, "f"),
     ],
 )
 def test_functions_are_checked(f, df, error, name):

@@ -64,8 +64,10 @@ MODELS = ("one_step", "spiked")
 FRACTION_TOLERANCE = 1e-9
 # Moments contain squared derivatives, so that their lattice is finer: that of this deviation.
 MOMENT_DEVIATION = 0.2
-# Hermite moments below this are zero.
+# Hermite moments below this are zero, for a function whose mean square is one.
 MOMENT_ROUNDING = 1e-12
+# Values of a Function on [-2, 2] are below this, so that their sixth powers are finite.
+LARGEST_VALUE = 1e50
 # Tables of a Function in simulations: spacing, and how far they reach at first and at most.
 LATTICE, FIRST_RADIUS, LARGEST_RADIUS = 2.0**-8, 2.0**4, 2.0**12
 # Iterations of `from_weights` at most, the relative change that it must reach, and rounding.
@@ -133,9 +135,9 @@ class Function:
     Raises
     ------
     TypeError
-        If the name is no text, or `f` or `df` is not callable.
+        If the name is no text, or `f` or `df` is not callable or not hashable.
     ValueError
-        If the name is taken, or values have another shape or are not finite.
+        If the name is taken, or values have another shape, are not finite or above 1e50.
 
     Notes
     -----
@@ -162,7 +164,13 @@ class Function:
         for name in ("f", "df"):
             if not callable(getattr(self, name)):
                 raise _check.bad(name, "callable", getattr(self, name), TypeError)
-            _evaluate(self, np.linspace(-2.0, 2.0, 8), name)
+            try:
+                hash(getattr(self, name))
+            except TypeError:
+                raise _check.bad(name, "hashable", getattr(self, name), TypeError) from None
+            values = _evaluate(self, np.linspace(-2.0, 2.0, 8), name)
+            if np.abs(values).max() > LARGEST_VALUE:
+                raise _check.bad(name, f"a function of values below {LARGEST_VALUE:g}", values)
         if _functions.setdefault(self.name, self) != self:
             raise _check.bad("name", "one that no other Function has", self.name)
 
@@ -593,18 +601,31 @@ def _moments(activation: Activation) -> HermiteMoments:
         mean = p0 + p2
         second = mean**2 + h1**2 + h2**2 / 2 + h3**2 / 6
         return HermiteMoments(mean=mean, second=second, h1=h1, h2=h2, h3=h3, rest=h3**2 / 2)
-    total = np.zeros(6)
+    lattices = []
     for coefficient, z in _lattices(activation, -REACH, REACH, MOMENT_DEVIATION):
         weight = np.exp(-z * z / 2)
         weight *= coefficient / weight.sum()
         s, ds = _evaluate(activation, z), _evaluate(activation, z, "df")
+        lattices.append((weight, z, s, ds))
+    # Powers of two as units, so that squares of large or small functions are finite and not zero.
+    largest = max(max(np.abs(s).max(), np.abs(ds).max()) for _, _, s, ds in lattices)
+    unit = 2.0 ** (math.frexp(largest)[1] - 1)
+    total = np.zeros(6)
+    for weight, z, s, ds in lattices:
+        s, ds = s / unit, ds / unit
         total += [weight @ x for x in (s, s * s, z * s, (z * z - 1) * s, z**3 * s, ds * ds)]
-    mean, second, h1, h2, cubic, slope2 = (
-        0.0 if abs(x) < MOMENT_ROUNDING else float(x) for x in total
+    mean, second, h1, h2, cubic, slope2 = total.tolist()
+    rounding = MOMENT_ROUNDING * math.sqrt(max(second, 0.0))
+    mean, h1, h2, cubic = (0.0 if abs(x) <= rounding else x for x in (mean, h1, h2, cubic))
+    rest = slope2 - h1**2 - h2**2
+    return HermiteMoments(
+        mean=mean * unit,
+        second=max(second, 0.0) * unit**2,
+        h1=h1 * unit,
+        h2=h2 * unit,
+        h3=(cubic - 3 * h1) * unit,
+        rest=rest * unit**2 if rest > MOMENT_ROUNDING * slope2 else 0.0,
     )
-    h3 = cubic - 3 * h1
-    rest = max(slope2 - h1**2 - h2**2, 0.0)
-    return HermiteMoments(mean=mean, second=second, h1=h1, h2=h2, h3=h3, rest=rest)
 
 
 class _Gradient(NamedTuple):
