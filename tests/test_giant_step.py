@@ -529,6 +529,35 @@ def test_rows_of_no_variance(activation):
     assert max(point.stats["nodes"] for point in points) < 2000
 
 
+CONSTANTS = [gs.Function(f"constant {c}", lambda x, c=c: c + 0 * x, np.zeros_like) for c in (0, 1)]
+
+
+@pytest.mark.parametrize("constant", CONSTANTS, ids=("zero", "one"))
+@pytest.mark.parametrize("still", [True, False])
+def test_constant_activations_learn_a_mean(constant, still):
+    """Of a student, with and without a step; and a constant target is learned exactly."""
+    problem = Problem(**BASE, activation=constant, noise_var=0.1)
+    problem = problem.replace(target="quad1", lr=0.0 if still else 3.0)
+    wide = problem.replace(readout_values=(1.0, 2.0), readout_fractions=(0.5, 0.5))
+    for one in (problem, wide, problem.replace(target="relu")):
+        target, point = gs.moments(one.target), gs.solve(one)
+        learned = target.mean**2 if constant is CONSTANTS[1] else 0.0
+        assert point.status == Status.SUCCESS
+        assert_close(point.risk, target.second - learned, 1e-10)
+        assert_close(point.train_risk, point.risk + 0.1, 1e-10)
+        assert gs.linear_floor(one) == pytest.approx(point.risk)
+    flat = gs.solve(problem.replace(target=constant))
+    assert_close([flat.risk, flat.train_risk], [0, 0.1], 1e-10, 1e-12)
+
+
+def test_constant_targets():
+    """Zero is learned by all, and one by the mean feature at initialisation."""
+    zero, one = (Problem(**{**BASE, "target": constant}) for constant in CONSTANTS)
+    points = [gs.solve(zero.replace(lr=lr, activation="erf")) for lr in (0.0, 3.0)]
+    points.append(gs.solve(one.replace(lr=0.0, activation="relu")))
+    assert_close([point.risk for point in points], 0, 0, 1e-12)
+
+
 def test_what_cannot_be_tabulated_is_refused():
     steep = Spike(strength=[1e7], variance=[1.0], alignment=0.5)
     wide = Spike(strength=[1.0], variance=[1e14], alignment=0.5)
@@ -554,8 +583,8 @@ def test_overflow_is_an_error_of_the_argument():
         for call in (gs.spike, gs.solve, gs.projection_floor):
             with pytest.raises(ValueError, match=f"^{name} must"):
                 call(problem.replace(**{name: value}))
-    with pytest.raises(ValueError, match=r"^small_step must"):
-        gs.solve(problem, small_step=1e200)
+    limit = [gs.solve(problem, small_step=r0).risk for r0 in (1e6, 1e200, -1e300)]
+    assert_close(limit, limit[0], 1e-9)
     with pytest.raises(ValueError, match=r"^readout_values must"):
         gs.solve(problem.replace(readout_values=(1e200,)), small_step=1.0)
     for size in (1e160, 1e308):

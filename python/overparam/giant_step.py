@@ -798,10 +798,13 @@ def _features(activation: Activation, k: FloatArray, deviation: float) -> Featur
     reach = REACH * deviation
     if isinstance(activation, str):
         near = np.abs(k) <= SATURATION + reach + deviation**2
-        out = np.empty((4, len(k)))
-        out[:, ~near] = _saturated_features(activation, k[~near], deviation)
-        if near.any():
-            out[:, near] = _lattice_features(activation, k[near], deviation)
+        if near.all():
+            out = _lattice_features(activation, k, deviation)
+        else:
+            out = np.empty((4, len(k)))
+            out[:, ~near] = _saturated_features(activation, k[~near], deviation)
+            if near.any():
+                out[:, near] = _lattice_features(activation, k[near], deviation)
     else:
         order = np.argsort(k, kind="stable")
         out = np.empty((4, len(k)))
@@ -1320,6 +1323,10 @@ def _modes(
 # ---- the readout ---------------------------------------------------------------------------------
 
 
+# Small steps beyond this have the limit's risk.
+LARGEST_SMALL_STEP = 1e8
+
+
 class _Regime(NamedTuple):
     """What `solve` is to solve."""
 
@@ -1341,16 +1348,15 @@ def _regime(problem: Problem, spike: Spike | None, small_step: float | None) -> 
         alignment = _gradient(problem).alignment if spike is None else spike.alignment
         still = Spike(strength=none, variance=none + 1, alignment=alignment)
         values, fractions = np.array(problem.readout_values), np.array(problem.readout_fractions)
-        largest = np.abs(values).max()
-        if max(largest, abs(small_step), largest * abs(small_step)) > LARGEST_STRENGTH:
-            name = "readout_values" if largest > abs(small_step) else "small_step"
-            value = problem.readout_values if largest > abs(small_step) else small_step
-            must = "such that small_step and its products with readout_values are at most"
-            raise _check.bad(name, f"{must} {LARGEST_STRENGTH:.2g}", value)
+        if np.abs(values).max() > LARGEST_STRENGTH:
+            must = f"of sizes of at most {LARGEST_STRENGTH:.2g}"
+            raise _check.bad("readout_values", must, problem.readout_values)
         spread = float(fractions @ values**2)
         if _moments(problem.activation).mean != 0:  # the mean feature pins the mean readout
             spread -= float(fractions @ values) ** 2
-        slope_variance = 1 + small_step**2 * max(spread, 0.0)
+        # Larger steps change nothing but the last digits.
+        step = min(abs(small_step), LARGEST_SMALL_STEP)
+        slope_variance = 1 + step**2 * max(spread, 0.0)
         return _Regime("small step" if small_step else "random features", still, slope_variance)
     if spike is not None:
         return _Regime("given spike", spike)
