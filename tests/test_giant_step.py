@@ -90,6 +90,34 @@ def test_moments_of_a_function():
     assert_close(dataclasses.astuple(gs.moments(COSINE)), expected, 1e-11, 1e-12)
 
 
+@pytest.mark.parametrize("size", [1e-20, 1e-7, 1e-3, 1e6])
+def test_units_of_functions_do_not_matter(size):
+    """Of a target, with those of the noise and the rate; and of a student."""
+    scaled = gs.Function(
+        f"{size} tanh",
+        lambda x: size * np.tanh(x),
+        lambda x: size / np.cosh(np.minimum(x, 300)) ** 2,
+    )
+    found, unit = dataclasses.astuple(gs.moments(scaled)), dataclasses.astuple(gs.moments("tanh"))
+    powers = size ** np.array([1.0, 2, 1, 1, 1, 2])
+    assert_close(found, unit * powers, 1e-10)
+    one = Problem(**{**BASE, "target": "tanh"}, noise_var=0.1)
+    same = one.replace(target=scaled, lr=one.lr / size, noise_var=one.noise_var * size**2)
+    assert_close(gs.solve(same).risk, size**2 * gs.solve(one).risk, 1e-8)
+    student = one.replace(
+        activation=scaled, ridge=one.ridge * size**2, readout_values=(size,), lr=one.lr / size**2
+    )
+    assert_close(gs.solve(student).risk, gs.solve(one).risk, 1e-8)
+
+
+def test_large_even_functions_have_no_slope():
+    even = gs.Function("1e7 he2", lambda x: 1e7 * (x * x - 1), lambda x: 2e7 * x)
+    found = gs.moments(even)
+    assert (found.mean, found.h1, found.h3, found.rest) == (0, 0, 0, 0)
+    point = gs.solve(Problem(**{**BASE, "lr": 1e-9}, activation=even), modes_dim=50)
+    assert point.stats["regime"] == "no spike"
+
+
 @entries("params")
 def test_spike_reference(entry):
     found = gs.spike(problem_of(entry))
@@ -198,6 +226,42 @@ def test_features_of_a_function():
     kinked = gs.Function("a relu", *naive.STEP_ACTIVATIONS["relu"])
     for c in (0.3, 2.0):
         assert_close(gs.features(kinked, kappa, c), gs.features("relu", kappa, c), 0, 1e-7)
+
+
+def test_slopes_at_tiny_variance():
+    """E s' is s' there, and the residual variance is (s'' c)^2/2."""
+    for c in (1e-12, 1e-20, 1e-32, 1e-320):
+        mu0, mu1, rest = gs.features("tanh", [0.3, 1.0], c)
+        t = np.tanh([0.3, 1.0])
+        assert_close(mu0, t, 1e-11)
+        assert_close(mu1, 1 - t**2, 1e-11)
+        assert_close(rest, 2 * (c * t * (1 - t**2)) ** 2, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["tanh", "softplus"])
+def test_features_join(name):
+    """Lattices and expansions, where one takes over from the other."""
+    for c, digits, reach in ((1e-8, 1e-7, 4), (1e-6, 1e-7, 4), (30.0**2, 1e-13, 400)):
+        kappa = np.linspace(-reach, reach, 101)
+        below, above = (np.array(gs.features(name, kappa, c * x)) for x in (1 - 1e-15, 1 + 1e-15))
+        size = np.array([1 + np.abs(kappa) + math.sqrt(c), 1 + 0 * kappa, c**2 + 0 * kappa])
+        assert (np.abs(above - below) <= digits * size).all()
+    for c in (1e-2, 1.0, 25.0):
+        far = np.array([-1e9, -1e3, 1e3, 1e9])
+        mu0, mu1, rest = gs.features(name, far, c)
+        assert_close(mu0, np.sign(far) if name == "tanh" else np.maximum(far, 0), 1e-12, 1e-30)
+        assert_close(mu1, far * (name == "softplus") > 0, 1e-12, 1e-30)
+        assert_close(rest, 0, 0, 1e-30)
+
+
+def test_features_of_far_points_of_a_function():
+    kappa = [1e10, 0.0, -1e10, 0.5]
+    for value, right in zip(
+        gs.features(COSINE, [0.0, 0.5], 1.0), gs.features(COSINE, kappa, 1.0), strict=True
+    ):
+        assert_close(right[[1, 3]], value, 1e-12)
+    with pytest.raises(ValueError, match="variance"):
+        gs.features(COSINE, kappa, 1e14)
 
 
 # ---- solve ---------------------------------------------------------------------------------------
@@ -450,6 +514,91 @@ def test_a_student_without_slope_gets_no_spike():
     assert_array_equal(point.strength, [0.0])
     # Only the mean and what is even can be learned of the sine: nothing.
     assert point.risk > gs.moments("sin").second - 1e-9
+
+
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "relu", "erf", "he3"])
+def test_endless_steps_have_a_limit(activation):
+    """Features become those of a scale-free function, with corrections of order 1/lr."""
+    problem = Problem(**BASE, activation=activation)
+    risks = [solved(problem.replace(lr=lr))[0] for lr in (1e4, 1e6, 1e12, 1e24)]
+    assert abs(risks[1] - risks[2]) <= 0.02 * abs(risks[0] - risks[2]) + 1e-8 * risks[2]
+    assert_close(risks[3], risks[2], 1e-8)
+    risks = [solved(problem.replace(alpha0=x))[0] for x in (1e-8, 1e-12, 1e-16)]
+    assert_close(risks[1:], risks[0], 1e-4)
+
+
+@pytest.mark.parametrize("activation", ["he3", "quad1", "sin", "sinlin", "tanh"])
+def test_rows_of_no_variance(activation):
+    problem = Problem(**BASE, activation=activation)
+    points = [
+        gs.solve(problem, spike=Spike(strength=[1.2], variance=[c], alignment=0.9))
+        for c in (1e-12, 1e-300)
+    ]
+    assert_close(points[0].risk, points[1].risk, 1e-8)
+    assert max(point.stats["nodes"] for point in points) < 2000
+
+
+CONSTANTS = [gs.Function(f"constant {c}", lambda x, c=c: c + 0 * x, np.zeros_like) for c in (0, 1)]
+
+
+@pytest.mark.parametrize("constant", CONSTANTS, ids=("zero", "one"))
+@pytest.mark.parametrize("still", [True, False])
+def test_constant_activations_learn_a_mean(constant, still):
+    """Of a student, with and without a step; and a constant target is learned exactly."""
+    problem = Problem(**BASE, activation=constant, noise_var=0.1)
+    problem = problem.replace(target="quad1", lr=0.0 if still else 3.0)
+    wide = problem.replace(readout_values=(1.0, 2.0), readout_fractions=(0.5, 0.5))
+    for one in (problem, wide, problem.replace(target="relu")):
+        target, point = gs.moments(one.target), gs.solve(one)
+        learned = target.mean**2 if constant is CONSTANTS[1] else 0.0
+        assert point.status == Status.SUCCESS
+        assert_close(point.risk, target.second - learned, 1e-10)
+        assert_close(point.train_risk, point.risk + 0.1, 1e-10)
+        assert gs.linear_floor(one) == pytest.approx(point.risk)
+    flat = gs.solve(problem.replace(target=constant))
+    assert_close([flat.risk, flat.train_risk], [0, 0.1], 1e-10, 1e-12)
+
+
+def test_constant_targets():
+    """Zero is learned by all, and one by the mean feature at initialisation."""
+    zero, one = (Problem(**{**BASE, "target": constant}) for constant in CONSTANTS)
+    points = [gs.solve(zero.replace(lr=lr, activation="erf")) for lr in (0.0, 3.0)]
+    points.append(gs.solve(one.replace(lr=0.0, activation="relu")))
+    assert_close([point.risk for point in points], 0, 0, 1e-12)
+
+
+def test_what_cannot_be_tabulated_is_refused():
+    steep = Spike(strength=[1e7], variance=[1.0], alignment=0.5)
+    wide = Spike(strength=[1.0], variance=[1e14], alignment=0.5)
+    huge = Spike(strength=[1e200], variance=[1.0], alignment=0.5)
+    problem = Problem(**BASE, activation=COSINE)
+    for spike in (steep, wide, huge):
+        with pytest.raises(ValueError, match=r"^spike must .*such that"):
+            gs.solve(problem, spike=spike)
+    with pytest.raises(ValueError, match="spike must"):
+        gs.solve(problem.replace(activation="sin"), spike=steep)
+    for name, value in (("lr", 1e9), ("alpha0", 1e-14), ("noise_var", 1e16)):
+        far = problem.replace(**{name: value})
+        for call in (gs.solve, gs.projection_floor):
+            with pytest.raises(ValueError, match=f"^{name} must"):
+                call(far)
+
+
+@pytest.mark.filterwarnings("error")
+def test_overflow_is_an_error_of_the_argument():
+    problem = Problem(**BASE)
+    changes = {"lr": -1e160, "readout_values": (1e200,), "alpha0": 1e-320, "noise_var": 1e150}
+    for name, value in changes.items():
+        for call in (gs.spike, gs.solve, gs.projection_floor):
+            with pytest.raises(ValueError, match=f"^{name} must"):
+                call(problem.replace(**{name: value}))
+    limit = [gs.solve(problem, small_step=r0).risk for r0 in (1e6, 1e200, -1e300)]
+    assert_close(limit, limit[0], 1e-9)
+    with pytest.raises(ValueError, match=r"^readout_values must"):
+        gs.solve(problem.replace(readout_values=(1e200,)), small_step=1.0)
+    for size in (1e160, 1e308):
+        with pytest.raises(ValueError, match=r"^W must"):
+            gs.from_weights(problem, size * np.eye(20), np.ones(20), np.eye(20)[0])
 
 
 # ---- floors and the best settings ----------------------------------------------------------------
@@ -876,6 +1025,15 @@ def test_functions_are_known_by_name():
         Problem.from_dict({**problem.to_dict(), "activation": "unheard of"})
 
 
+class Unhashable:
+    """A function that is equal to others, and has no hash."""
+
+    __hash__ = None
+
+    def __call__(self, x):
+        return x
+
+
 @pytest.mark.parametrize(
     ("f", "df", "error", "name"),
     [
@@ -885,6 +1043,9 @@ def test_functions_are_known_by_name():
         (lambda _: 1.0, np.cos, ValueError, "f"),
         (np.sin, lambda x: x * math.nan, ValueError, "df"),
         (lambda x: x + 1j, np.cos, ValueError, "f"),
+        (Unhashable(), np.cos, TypeError, "f"),
+        (np.sin, Unhashable(), TypeError, "df"),
+        (lambda x: 1e100 * np.sin(x), np.cos, ValueError, "f"),
     ],
 )
 def test_functions_are_checked(f, df, error, name):

@@ -438,7 +438,7 @@ class SquareLoss {
     // Section 4.2: the fixed point of (H, V2h). Leaves 1/(1 + Vk) and the bulk at the solution.
     void variances(Readout& out) {
         VectorXd x = R_ * (products_ * weight_);
-        const double floor = 1e-30 * x.maxCoeff();
+        const double floor = std::numeric_limits<double>::min();
         Anderson anderson;
         double last = std::numeric_limits<double>::infinity(), best = last;
         Index stalled = 0;

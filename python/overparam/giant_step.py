@@ -64,8 +64,13 @@ MODELS = ("one_step", "spiked")
 FRACTION_TOLERANCE = 1e-9
 # Moments contain squared derivatives, so that their lattice is finer: that of this deviation.
 MOMENT_DEVIATION = 0.2
-# Hermite moments below this are zero.
+# Hermite moments below this are zero, for a function whose mean square is one.
 MOMENT_ROUNDING = 1e-12
+# Values of a Function on [-2, 2] are below this, so that their sixth powers are finite.
+LARGEST_VALUE = 1e50
+# Fourth powers of variances of rows below this are finite; and strengths have square roots of it.
+LARGEST_VARIANCE = 1e75
+LARGEST_STRENGTH = math.sqrt(LARGEST_VARIANCE)
 # Tables of a Function in simulations: spacing, and how far they reach at first and at most.
 LATTICE, FIRST_RADIUS, LARGEST_RADIUS = 2.0**-8, 2.0**4, 2.0**12
 # Iterations of `from_weights` at most, the relative change that it must reach, and rounding.
@@ -133,9 +138,9 @@ class Function:
     Raises
     ------
     TypeError
-        If the name is no text, or `f` or `df` is not callable.
+        If the name is no text, or `f` or `df` is not callable or not hashable.
     ValueError
-        If the name is taken, or values have another shape or are not finite.
+        If the name is taken, or values have another shape, are not finite or above 1e50.
 
     Notes
     -----
@@ -162,7 +167,13 @@ class Function:
         for name in ("f", "df"):
             if not callable(getattr(self, name)):
                 raise _check.bad(name, "callable", getattr(self, name), TypeError)
-            _evaluate(self, np.linspace(-2.0, 2.0, 8), name)
+            try:
+                hash(getattr(self, name))
+            except TypeError:
+                raise _check.bad(name, "hashable", getattr(self, name), TypeError) from None
+            values = _evaluate(self, np.linspace(-2.0, 2.0, 8), name)
+            if np.abs(values).max() > LARGEST_VALUE:
+                raise _check.bad(name, f"a function of values below {LARGEST_VALUE:g}", values)
         if _functions.setdefault(self.name, self) != self:
             raise _check.bad("name", "one that no other Function has", self.name)
 
@@ -593,18 +604,43 @@ def _moments(activation: Activation) -> HermiteMoments:
         mean = p0 + p2
         second = mean**2 + h1**2 + h2**2 / 2 + h3**2 / 6
         return HermiteMoments(mean=mean, second=second, h1=h1, h2=h2, h3=h3, rest=h3**2 / 2)
-    total = np.zeros(6)
-    for coefficient, z in _lattices(activation, -REACH, REACH, MOMENT_DEVIATION):
+    lattices = []
+    for coefficient, _, z in _lattices(activation, -REACH, REACH, MOMENT_DEVIATION):
         weight = np.exp(-z * z / 2)
         weight *= coefficient / weight.sum()
         s, ds = _evaluate(activation, z), _evaluate(activation, z, "df")
+        lattices.append((weight, z, s, ds))
+    # Powers of two as units, so that squares of large or small functions are finite and not zero.
+    largest = max(max(np.abs(s).max(), np.abs(ds).max()) for _, _, s, ds in lattices)
+    unit = 2.0 ** (math.frexp(largest)[1] - 1)
+    total = np.zeros(6)
+    for weight, z, s, ds in lattices:
+        s, ds = s / unit, ds / unit
         total += [weight @ x for x in (s, s * s, z * s, (z * z - 1) * s, z**3 * s, ds * ds)]
-    mean, second, h1, h2, cubic, slope2 = (
-        0.0 if abs(x) < MOMENT_ROUNDING else float(x) for x in total
+    mean, second, h1, h2, cubic, slope2 = total.tolist()
+    rounding = MOMENT_ROUNDING * math.sqrt(max(second, 0.0))
+    mean, h1, h2, cubic = (0.0 if abs(x) <= rounding else x for x in (mean, h1, h2, cubic))
+    rest = slope2 - h1**2 - h2**2
+    return HermiteMoments(
+        mean=mean * unit,
+        second=max(second, 0.0) * unit**2,
+        h1=h1 * unit,
+        h2=h2 * unit,
+        h3=(cubic - 3 * h1) * unit,
+        rest=rest * unit**2 if rest > MOMENT_ROUNDING * slope2 else 0.0,
     )
-    h3 = cubic - 3 * h1
-    rest = max(slope2 - h1**2 - h2**2, 0.0)
-    return HermiteMoments(mean=mean, second=second, h1=h1, h2=h2, h3=h3, rest=rest)
+
+
+def _largest_argument(problem: Problem) -> tuple[str, object]:
+    """Return name and value of the argument that makes a step largest."""
+    sizes = {
+        "lr": abs(problem.lr),
+        "readout_values": max(map(abs, problem.readout_values)),
+        "alpha0": 1 / max(problem.alpha0, np.finfo(float).tiny),
+        "noise_var": problem.noise_var,
+    }
+    name = max(sizes, key=lambda key: sizes[key])
+    return name, getattr(problem, name)
 
 
 class _Gradient(NamedTuple):
@@ -628,6 +664,12 @@ def _gradient(problem: Problem) -> _Gradient:
         norm = math.sqrt(target.h1**2 + second / problem.alpha0)
     alignment = target.h1 / norm if norm > 0 else 0.0
     return _Gradient(norm, alignment, offset, mean, second)
+
+
+def _is_moderate(strength: FloatArray, variance: FloatArray) -> bool:
+    """Return whether all powers of a spike's parameters that are needed are finite."""
+    small = np.abs(strength).max() <= LARGEST_STRENGTH
+    return bool(small and variance.max() <= LARGEST_VARIANCE)
 
 
 def spike(problem: Problem) -> Spike:
@@ -674,15 +716,17 @@ def _spike(problem: Problem) -> Spike:
         return Spike(strength=none, variance=none + 1, alignment=0.0)
     student, g = _moments(problem.activation), _gradient(problem)
     sampled = g.second / problem.alpha0
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
         step = problem.lr * np.array(problem.readout_values)
         # The part of 1 + 2 e h2 y1 + (e h2 y1)^2 is a square.
         variance = (1 + step * student.h2 * g.mean) ** 2
         variance += step**2 * (student.h2**2 + student.rest) * sampled
         strength = step * student.h1 * g.norm
-    if not np.isfinite([strength, variance]).all():
-        must = "small enough for finite strengths and variances of the spike"
-        raise _check.bad("lr", must, problem.lr)
+    if not _is_moderate(strength, variance):
+        name, value = _largest_argument(problem)
+        size = "large" if name == "alpha0" else "small"
+        must = f"{size} enough for variances and squared strengths of the spike below"
+        raise _check.bad(name, f"{must} {LARGEST_VARIANCE:g}", value)
     return Spike(
         strength=strength,
         variance=variance,
@@ -704,18 +748,28 @@ POLYNOMIALS = {
 
 # Half-width of Gaussian averages in standard deviations.
 REACH = 9.0
-# Below this deviation averages are taken with Gauss's rule, else on a lattice.
-SMALL_DEVIATION = 1e-3
+# Averages are taken with Gauss's rule below the first deviation, else on a lattice, and above the
+# second as corrections to the piecewise linear function that tanh and softplus approach.
+SMALL_DEVIATION, LARGE_DEVIATION = 1e-3, 30.0
+# Second derivatives are differences over the first deviation or more, and all that is left of a
+# function's values below the second, where their rounding would dominate.
+DIFFERENCE_DEVIATION, CURVED_DEVIATION = 1e-5, 1e-4
+# Beyond this distance from zero tanh and softplus are constant, linear or exponential.
+SATURATION = 40.0
+# A Function is averaged over so many values in all at most.
+LARGEST_WORK = 2.5e9
 # Nodes of a panel of the kappa grid, longest panel, largest number of panels on one side.
 PANEL_NODES, PANEL_LENGTH, PANELS = 16, 1.0, 10**4
+# Their nodes resolve what varies over this fraction of the panels that are asked for.
+SPARE = 0.25
 
 Features = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 
 
 def _lattices(
     activation: Activation, low: float, high: float, deviation: float
-) -> list[tuple[float, FloatArray]]:
-    """Return lattices for averages over intervals of `deviation`, each with its coefficient.
+) -> list[tuple[float, float, FloatArray]]:
+    """Return coefficients, steps and points of lattices for averages over `deviation`.
 
     The rule is exponentially accurate for the built-in activations. For others the error of
     midpoints, to which kinks at integers add even powers of the step, is extrapolated.
@@ -728,7 +782,8 @@ def _lattices(
     lattices = []
     for coefficient, step in steps:
         first, last = math.floor(low / step) - 1, math.ceil(high / step) + 1
-        lattices.append((coefficient, (np.arange(first, last, dtype=np.float64) + 0.5) * step))
+        points = (np.arange(first, last, dtype=np.float64) + 0.5) * step
+        lattices.append((coefficient, step, points))
     return lattices
 
 
@@ -737,21 +792,104 @@ def _features(activation: Activation, k: FloatArray, deviation: float) -> Featur
     if isinstance(activation, str) and activation not in ("tanh", "softplus"):
         return _core.giant_closed_features(activation, k, np.full(len(k), deviation**2))
     if deviation < SMALL_DEVIATION:
-        z, weight = np.polynomial.hermite_e.hermegauss(20)
-        weight = weight / weight.sum()
-        s = _evaluate(activation, k[:, None] + deviation * z)
-        mean = s @ weight
-        rest = s - mean[:, None]
-        linear, curved = rest @ (weight * z), rest @ (weight * (z * z - 1))
-        residual = (rest - linear[:, None] * z) ** 2 @ weight
-        return mean, linear / deviation, residual, curved / (2 * deviation**2)
+        return _narrow_features(activation, k, deviation)
+    if isinstance(activation, str) and deviation > LARGE_DEVIATION:
+        return _wide_features(activation, k, deviation)
+    reach = REACH * deviation
+    if isinstance(activation, str):
+        near = np.abs(k) <= SATURATION + reach + deviation**2
+        if near.all():
+            out = _lattice_features(activation, k, deviation)
+        else:
+            out = np.empty((4, len(k)))
+            out[:, ~near] = _saturated_features(activation, k[~near], deviation)
+            if near.any():
+                out[:, near] = _lattice_features(activation, k[near], deviation)
+    else:
+        order = np.argsort(k, kind="stable")
+        out = np.empty((4, len(k)))
+        # Lattices leave gaps out.
+        for here in np.split(order, np.nonzero(np.diff(k[order]) > 2 * reach + 1)[0] + 1):
+            out[:, here] = _lattice_features(activation, k[here], deviation)
+    return out[0], out[1], np.maximum(out[2], 0.0), out[3]
+
+
+def _lattice_features(activation: Activation, k: FloatArray, deviation: float) -> FloatArray:
     sums = np.zeros((4, len(k)))
     reach = REACH * deviation
-    for coefficient, x in _lattices(activation, k.min() - reach, k.max() + reach, deviation):
+    for coefficient, step, x in _lattices(activation, k.min() - reach, k.max() + reach, deviation):
         values = _evaluate(activation, x)
-        parts = _core.giant_lattice_features(values, x[0], x[1] - x[0], k, deviation)
+        parts = _core.giant_lattice_features(values, x[0], step, k, deviation)
         sums += coefficient * np.array(parts)
-    return sums[0], sums[1], np.maximum(sums[2], 0.0), sums[3]
+    return sums
+
+
+def _narrow_features(activation: Activation, k: FloatArray, deviation: float) -> Features:
+    """Return the features at a small deviation: slopes from the derivative."""
+    z, weight = np.polynomial.hermite_e.hermegauss(20)
+    weight = weight / weight.sum()
+    s = _evaluate(activation, k[:, None] + deviation * z)
+    mean = s @ weight
+    rest = s - mean[:, None]
+    rest -= (rest @ (weight * z))[:, None] * z
+    slope = _evaluate(activation, k[:, None] + deviation * z, "df") @ weight
+    width = max(deviation, DIFFERENCE_DEVIATION)
+    curvature = _evaluate(activation, k[:, None] + width * z, "df") @ (weight * z) / (2 * width)
+    if deviation < CURVED_DEVIATION:
+        return mean, slope, 2 * (deviation**2 * curvature) ** 2, curvature
+    return mean, slope, rest**2 @ weight, curvature
+
+
+def _saturated_features(activation: str, k: FloatArray, deviation: float) -> Features:
+    """Return the features of tanh or softplus far from zero."""
+    from scipy.special import gammainc
+
+    zero = np.zeros_like(k)
+    if activation == "tanh":
+        return np.sign(k), zero, zero, zero
+    c = deviation**2
+    linear = k > 0
+    exponent = np.where(linear, -np.inf, k + c / 2)
+    small = np.exp(exponent)
+    mean, slope = np.where(linear, k, small), np.where(linear, 1.0, small)
+    # e^(2 exponent) (e^c - 1 - c)
+    return mean, slope, np.exp(2 * exponent + c) * gammainc(2.0, c), small / 2
+
+
+def _wide_features(activation: str, k: FloatArray, deviation: float) -> Features:
+    """Return the features of tanh or softplus at a large deviation.
+
+    They differ from the sign or relu in a range only that is small beside the deviation.
+    """
+    from scipy.special import erf
+
+    c, t = deviation**2, k / deviation
+    reach = 0.5 * SATURATION if activation == "tanh" else SATURATION
+    x, weight = _on_panels(reach * np.linspace(-1, 1, 41), PANEL_NODES)
+    z = (x - k[:, None]) / deviation
+    density = np.exp(-z * z / 2) * (weight / (math.sqrt(2 * math.pi) * deviation))
+    s = _evaluate(activation, x)
+    if activation == "tanh":
+        bump = 2 * np.exp(-t * t / 2) / math.sqrt(2 * math.pi)
+        plain, square = np.sign(x), s * s - 1
+        mean, slope, curvature = erf(t / math.sqrt(2)), bump / deviation, -t * bump / (2 * c)
+        residual = 1 - mean**2 - bump**2
+    else:
+        plain = np.maximum(x, 0.0)
+        square = (s - plain) * (s + plain)
+        mean, slope, residual, curvature = _core.giant_closed_features(
+            "relu", k, np.full(len(k), c)
+        )
+    rest = s - plain
+    more, tilt, bend = density @ rest, (density * z) @ rest, (density * (z * z - 1)) @ rest
+    residual = residual + density @ square - more * (2 * mean + more)
+    residual -= tilt * (2 * deviation * slope + tilt)
+    return (
+        mean + more,
+        slope + tilt / deviation,
+        np.maximum(residual, 0.0),
+        curvature + bend / (2 * c),
+    )
 
 
 def features(
@@ -806,6 +944,9 @@ def features(
     out = np.empty((3, k.size))
     for one in np.unique(c):
         here = np.ravel(c == one)
+        if _work(activation, int(here.sum()), math.sqrt(one)) > LARGEST_WORK:
+            must = f"such that averages of a Function take less than {LARGEST_WORK:g} values"
+            raise _check.bad("variance", must, one)
         out[:, here] = _features(activation, np.ravel(k)[here], math.sqrt(one))[:3]
     mu0, mu1, mustar2 = out.reshape(3, *k.shape)
     return np.asarray(mu0), np.asarray(mu1), np.asarray(mustar2)
@@ -834,18 +975,56 @@ class _Scale(NamedTuple):
 
 def _student_scale(activation: Activation, strength: float, variance: float) -> _Scale:
     deviation = math.sqrt(variance)
+    # Averages over a large deviation are smooth, and those over a small one like the function.
+    wide = 0.45 * deviation
+    smooth = min(1.0, max(deviation, 0.3))
     if activation == "relu":
         length, extent = 0.75 * deviation, REACH * deviation
     elif activation in ("tanh", "softplus", "erf"):
-        length, extent = 1.2 * max(1.0, 0.45 * deviation), 10 + REACH * deviation
+        length, extent = 1.2 * max(1.0, wide), 10 + REACH * deviation
     elif activation in SINES:
         frequency = SINES[activation][1]
-        length, extent = 0.8 * min(1 / frequency, deviation), math.inf
+        length, extent = 0.8 * min(1 / frequency, smooth), math.inf
+        if frequency * deviation > REACH:  # nothing is left of the sine
+            length = math.inf
     elif activation in POLYNOMIALS:
-        length, extent = 0.7 * min(1.0, deviation), 3 * (1 + deviation)
+        length, extent = 0.7 * max(smooth, wide), 3 * (1 + deviation)
     else:
-        length, extent = 0.7 * min(1.0, deviation), math.inf
+        length, extent = 0.7 * max(min(1.0, deviation), wide), math.inf
     return _Scale(length / abs(strength), extent / abs(strength))
+
+
+def _check_spike(name: str, value: object, activation: Activation, spike: Spike) -> None:
+    """Refuse a spike of too large strengths or variances for the tables of a student."""
+    if not _is_moderate(spike.strength, spike.variance):
+        must = f"such that variances and squared strengths are below {LARGEST_VARIANCE:g}"
+        raise _check.bad(name, must, value)
+    for r, c in zip(spike.strength.tolist(), spike.variance.tolist(), strict=True):
+        if r == 0:
+            continue
+        scale = _student_scale(activation, r, max(c, 1.0))
+        largest = abs(r) * scale.length * PANELS / (REACH * SPARE)
+        if scale.extent == math.inf and abs(r) > largest:
+            must = f"such that the spike's strengths, here {r:.4g}, are at most {largest:.4g}"
+            raise _check.bad(name, f"{must} (steeper ones are not resolved)", value)
+        nodes = 2 * PANEL_NODES * min(REACH / min(scale.length, PANEL_LENGTH) + 1, PANELS)
+        if _work(activation, nodes, math.sqrt(c)) > LARGEST_WORK:
+            must = f"such that averages of a Function over the spike's variance, here {c:.4g},"
+            raise _check.bad(name, f"{must} take less than {LARGEST_WORK:g} values", value)
+
+
+def _own_spike(problem: Problem) -> Spike:
+    """Return the spike of a problem's step, refused if it cannot be tabulated."""
+    own = _spike(problem)
+    _check_spike(*_largest_argument(problem), problem.activation, own)
+    return own
+
+
+def _work(activation: Activation, points: float, deviation: float) -> float:
+    """Return how many values enter the averages of a Function."""
+    if isinstance(activation, str) or deviation < SMALL_DEVIATION:
+        return 0.0
+    return points * 2 * REACH * deviation * 7 * max(16.0, 8 / deviation)
 
 
 def _kappa_grid(
@@ -1144,6 +1323,10 @@ def _modes(
 # ---- the readout ---------------------------------------------------------------------------------
 
 
+# Small steps beyond this have the limit's risk.
+LARGEST_SMALL_STEP = 1e8
+
+
 class _Regime(NamedTuple):
     """What `solve` is to solve."""
 
@@ -1159,19 +1342,25 @@ def _regime(problem: Problem, spike: Spike | None, small_step: float | None) -> 
         if len(spike.strength) != problem.groups:
             must = f"of as many groups as the problem ({problem.groups})"
             raise _check.bad("spike", must, spike)
+        _check_spike("spike", spike, problem.activation, spike)
     none = np.zeros(problem.groups)
     if small_step is not None:
         alignment = _gradient(problem).alignment if spike is None else spike.alignment
         still = Spike(strength=none, variance=none + 1, alignment=alignment)
         values, fractions = np.array(problem.readout_values), np.array(problem.readout_fractions)
+        if np.abs(values).max() > LARGEST_STRENGTH:
+            must = f"of sizes of at most {LARGEST_STRENGTH:.2g}"
+            raise _check.bad("readout_values", must, problem.readout_values)
         spread = float(fractions @ values**2)
         if _moments(problem.activation).mean != 0:  # the mean feature pins the mean readout
             spread -= float(fractions @ values) ** 2
-        slope_variance = 1 + small_step**2 * max(spread, 0.0)
+        # Larger steps change nothing but the last digits.
+        step = min(abs(small_step), LARGEST_SMALL_STEP)
+        slope_variance = 1 + step**2 * max(spread, 0.0)
         return _Regime("small step" if small_step else "random features", still, slope_variance)
     if spike is not None:
         return _Regime("given spike", spike)
-    own = _spike(problem)
+    own = _own_spike(problem)
     if not problem.has_step:
         return _Regime("random features", own)
     return _Regime("giant step" if own.strength.any() else "no spike", own)
@@ -1431,7 +1620,7 @@ def projection_floor(problem: Problem) -> float:
     problem = _problem(problem)
     if not problem.has_step:
         raise _check.bad("lr", "nonzero, with alpha0 > 0 (there is no step)", problem.lr)
-    t = _table_arrays(problem.activation, problem.target, _spike(problem))
+    t = _table_arrays(problem.activation, problem.target, _own_spike(problem))
     weight, h, h1 = t["weight"], t["target"], t["target_linear"]
     unlearnable = weight @ (t["target_second"] - h * h - h1 * h1)
     nonlinear = np.concatenate([t["mean"], t["kappa"] * t["linear"]])
@@ -1804,11 +1993,15 @@ def from_weights(
     if d < 2 or p < 1 or abs(p - problem.beta * d) > 0.5 + 1e-9 * p:
         must = "an array of shape (p, d) with d >= 2 and p = beta d to the nearest whole number"
         raise _check.bad("W", must, weights)
+    largest = LARGEST_STRENGTH / math.sqrt(weights.size)
+    if np.abs(weights).max() > largest:
+        raise _check.bad("W", f"of entries of at most {largest:g}", weights)
     v = _unit("direction", direction, d)
     target = _unit("target_direction", target_direction, d)
     throw = _check.boolean("throw", throw)
     gamma = float(np.clip(v @ target, -1.0, 1.0))
     law, values, columns = _rows_and_spike(weights, v, gamma, target)
+    _check_spike("W", weights, problem.activation, law)
     tables = _table_arrays(problem.activation, problem.target, law)
     kappa, weight = tables["kappa"], tables["weight"]
     mu0, mu1, residual, curvature = (
