@@ -682,24 +682,50 @@ class SquareLoss {
         const MatrixXd FF = weighted * F.transpose(), F0 = weighted * mu0.transpose();
         const MatrixXd G = weighted0 * mu0.transpose();
         const VectorXd bF = weighted * h, b0 = weighted0 * h;
-        // theta = offset - response m.
-        const MatrixXd A = MatrixXd::Identity(FF.rows(), FF.cols()) + R_ * energy.vv * FF;
-        const Eigen::PartialPivLU<MatrixXd> lu(A);
-        const VectorXd offset = lu.solve(R_ * (energy.vv * bF + energy.vz * epsi_));
-        const MatrixXd response = lu.solve(R_ * energy.vv * F0);
-        MatrixXd system = G - F0.transpose() * response;
-        for (Index g = 0; g < groups(); ++g) {
-            system(g, g) += s_.inverse_width / (R_ * bulk_.V2[g]);
+        VectorXd free, theta;
+        if (FF.rows() == 1 && FF(0, 0) > 0.0) {
+            // Means are m (mu0 - P F) + (theta + P m) F, whose parts are orthogonal: nothing
+            // cancels where mu0 - P F vanishes, or theta costs nothing.
+            const VectorXd P = F0.row(0).transpose() / FF(0, 0);
+            Rows apart = mu0 - P * F;
+            for (Index g = 0; g < groups(); ++g) {
+                const double left = apart.row(g).cwiseAbs().maxCoeff();
+                if (left < NEGLIGIBLE * mu0.row(g).cwiseAbs().maxCoeff()) apart.row(g).setZero();
+            }
+            const double shift = R_ * energy.vz.row(0).dot(epsi_);
+            const double E = 1.0 / (R_ * energy.vv(0, 0) + 1.0 / FF(0, 0));
+            const double aim = bF[0] / FF(0, 0) - shift;
+            const Rows weighted_apart = apart * w.asDiagonal();
+            MatrixXd system = weighted_apart * apart.transpose() + E * P * P.transpose();
+            penalise(system);
+            m_ = shortest(system, weighted_apart * h + E * aim * P, norm);
+            free = norm.cwiseProduct(m_);
+            eth_ = VectorXd::Constant(1, E * (aim - P.dot(free)));
+            theta = R_ * energy.vv(0, 0) * eth_ + VectorXd::Constant(1, shift);
+        } else {
+            // theta = offset - response m.
+            const MatrixXd A = MatrixXd::Identity(FF.rows(), FF.cols()) + R_ * energy.vv * FF;
+            const Eigen::PartialPivLU<MatrixXd> lu(A);
+            const VectorXd offset = lu.solve(R_ * (energy.vv * bF + energy.vz * epsi_));
+            const MatrixXd response = lu.solve(R_ * energy.vv * F0);
+            MatrixXd system = G - F0.transpose() * response;
+            penalise(system);
+            m_ = shortest(system, b0 - F0.transpose() * offset, norm);
+            free = norm.cwiseProduct(m_);
+            theta = offset - response * free;
+            eth_ = bF - F0 * free - FF * theta;
         }
-        const VectorXd load = b0 - F0.transpose() * offset;
-        m_ = shortest(system, load, norm);
-        const VectorXd free = norm.cwiseProduct(m_);
-        const VectorXd theta = offset - response * free;
-        eth_ = bF - F0 * free - FF * theta;
         const VectorXd psi = R_ * (energy.vz.transpose() * eth_ + energy.zz * epsi_);
         output_ = mu0.transpose() * free + F.transpose() * theta;
         across_ = U_.transpose() * psi;
         out.m = vector(m_), out.theta = vector(theta), out.psi = vector(psi);
+    }
+
+    // Adds the penalty of m at finite width.
+    void penalise(MatrixXd& system) const {
+        for (Index g = 0; g < groups(); ++g) {
+            system(g, g) += s_.inverse_width / (R_ * bulk_.V2[g]);
+        }
     }
 
     // Section 4.4, with the rank-one part of section 6.1 (iii).
