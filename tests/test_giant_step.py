@@ -505,6 +505,70 @@ def test_at_the_interpolation_peak_there_is_no_garbage(ridge):
         assert np.isfinite(point.q2).all()
 
 
+@pytest.mark.parametrize(
+    ("changes", "power"),
+    [
+        ({"lr": 0.0}, 0.5),
+        ({"lr": 0.0, "alpha": 0.5, "beta": 0.5, "noise_var": 0.1}, 0.5),
+        ({"readout_values": (1.0, 0.5), "readout_fractions": (0.5, 0.5), "lr": 0.0}, 0.5),
+        ({"activation": "linear", "target": "linear", "lr": 0.0, "noise_var": 0.1}, 1 / 3),
+    ],
+)
+def test_the_interpolation_peak_follows_its_power_law(changes, power):
+    base = Problem(**BASE).replace(**{"alpha": 1.0, "beta": 1.0, **changes})
+    risks = []
+    for ridge in (1e-16, 1e-20, 1e-24, 1e-28):
+        point = gs.solve(base.replace(ridge=ridge))
+        risks.append(point.risk * ridge**power)
+    assert_close(risks[1:], risks[-1], 1e-5)
+    assert_close(risks[0], risks[-1], 1e-4)
+    # Smaller ridges have the right value or a status.
+    for ridge in (1e-60, 1e-100, 1e-300):
+        point = gs.solve(base.replace(ridge=ridge), throw=False)
+        if point.status is Status.SUCCESS:
+            assert_close(point.risk * ridge**power, risks[-1], 1e-4)
+
+
+@pytest.mark.parametrize("lr", [0.0, 3.0])
+@pytest.mark.parametrize("activation", ["linear", "tanh"])
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 1.0), (1.5, 2.0), (0.5, 2.0), (2.0, 1.0)])
+def test_vanishing_ridges_away_from_the_peak(activation, alpha, beta, lr):
+    problem = Problem(**BASE, activation=activation, noise_var=0.1).replace(
+        alpha=alpha, beta=beta, lr=lr, ridge=1e-30
+    )
+    expected = solved(problem)[0]
+    for ridge in (1e-20, 1e-25):  # after a step the limit is reached slowly
+        assert_close(solved(problem.replace(ridge=ridge))[0], expected, 1e-2)
+    for ridge in (1e-40, 1e-60, 1e-80, 1e-100):
+        assert_close(solved(problem.replace(ridge=ridge))[0], expected, 1e-4)
+    for ridge in (1e-200, 1e-300):
+        point = gs.solve(problem.replace(ridge=ridge), method="isotropic", throw=False)
+        if point.status is Status.SUCCESS:
+            assert_close(point.risk, expected, 1e-7)
+
+
+def test_huge_ridges_leave_the_mean():
+    problem = Problem(**BASE)
+    expected = solved(problem.replace(ridge=1e50))[0]
+    for ridge in (1e100, 1e200, 1e300):
+        assert_close(solved(problem.replace(ridge=ridge))[0], expected, 1e-12)
+
+
+def test_huge_small_steps_have_a_limit():
+    limit = gs.solve(Problem(**BASE), small_step=1e6).risk
+    for step in (1e12, 1e60, 1e80, 1e100, 1e200):
+        assert_close(gs.solve(Problem(**BASE), small_step=step).risk, limit, 1e-8)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "erf", "sin", "softplus", "he3", COSINE])
+def test_tiny_steps_have_the_limit_of_small_ones(activation):
+    """Unlike random features: the mean feature is free, however small its slope is."""
+    problem = Problem(**BASE, activation=activation).replace(alpha0=20.0)
+    limit = solved(problem.replace(lr=1e-6))[0]
+    for lr in (1e-8, 1e-12, 1e-13, 1e-20, 1e-100, 1e-154, 1e-160, 1e-200):
+        assert_close(solved(problem.replace(lr=lr))[0], limit, 1e-6)
+
+
 def test_a_student_without_slope_gets_no_spike():
     even = gs.Function("a square", lambda x: x**2, lambda x: 2 * x)
     problem = Problem(**BASE, activation=even)
@@ -625,6 +689,23 @@ def test_projection_floor():
         gs.projection_floor(problem.replace(lr=0.0))
 
 
+def test_projection_floor_of_small_steps():
+    """The span's limit for an odd student: k and k^3."""
+    problem = Problem(**BASE).replace(alpha0=20.0)
+    gamma = gs.spike(problem).alignment
+    x = np.arange(-9, 9.01, 0.05)
+    w = np.exp(-x * x / 2) / np.exp(-x * x / 2).sum()
+    h = math.exp((gamma**2 - 1) / 2) * np.sin(gamma * x)
+    left = h - sum((w @ (h * f)) * f for f in (x, (x**3 - 3 * x) / math.sqrt(6)))
+    h1 = math.sqrt(1 - gamma**2) * math.exp((gamma**2 - 1) / 2) * np.cos(gamma * x)
+    limit = (1 - math.exp(-2)) / 2 - w @ h**2 - (w @ h1) ** 2 + w @ left**2
+    for lr in (1e-3, 1e-4, 1e-6, 1e-9, 1e-100, 1e-200):
+        assert_close(gs.projection_floor(problem.replace(lr=lr)), limit, 2e-6)
+    # No jump where floors are interpolated.
+    near = [gs.projection_floor(problem.replace(lr=lr)) for lr in (0.05, 0.0529, 0.053, 0.055)]
+    assert abs(near[1] - near[2]) < abs(near[3] - near[0])
+
+
 def test_more_initial_readout_values_span_more():
     one = Problem(**BASE).replace(target="sin2", alpha0=20.0)
     two = one.replace(readout_values=[1.0, 2.0], readout_fractions=[0.5, 0.5])
@@ -705,6 +786,19 @@ def test_from_weights_of_a_large_isotropic_layer_is_solve():
     # One layer fluctuates by about d^(-1/2).
     assert_close([point.risk, point.train_risk], [theory.risk, theory.train_risk], 0.03)
     assert_close(point.V2, theory.V2, 0.01)
+
+
+def test_from_weights_at_the_peak_is_right_or_says_so():
+    problem = Problem(**BASE).replace(alpha=1.0, beta=1.0)
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((60, 60))
+    rows /= np.linalg.norm(rows, axis=1)[:, None]
+    for ridge in (1e-100, 1e-300):
+        point = gs.from_weights(
+            problem.replace(ridge=ridge), rows, np.ones(60), np.eye(60)[0], throw=False
+        )
+        assert point.status is not Status.SUCCESS
+    assert gs.from_weights(problem, rows, np.ones(60), np.eye(60)[0]).status is Status.SUCCESS
 
 
 def test_from_weights_of_parallel_directions():

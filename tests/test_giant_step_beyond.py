@@ -228,6 +228,24 @@ def test_sampled_spectrum_has_the_limit_of_many_samples():
     assert many.risk == pytest.approx(endless.risk, rel=0.02)
 
 
+def test_absurd_samples_are_refused():
+    with pytest.raises(ValueError, match="modes_dim must be smaller at alpha0"):
+        giant_step.solve(problem(activation="relu", alpha0=1e4))
+    with pytest.raises(ValueError, match="modes_dim"):
+        giant_step.optimal_lr(problem(activation="relu", alpha0=1e4))
+
+
+def test_best_rates_take_one_sample():
+    p = problem(activation="relu", target="relu", alpha0=3.0)
+    giant_step._first_step.cache_clear()
+    lr, _ = giant_step.optimal_lr(p, modes_dim=40, seed=None)
+    assert giant_step._first_step.cache_info().misses == 1
+    assert 1e-2 < lr < 1e2
+    again = giant_step.optimal_lr(p, modes_dim=40, seed=7)
+    same = giant_step.solve(p.replace(lr=again[0]), modes_dim=40, seed=7)
+    assert again[1].risk == same.risk
+
+
 def test_several_values_need_an_odd_activation():
     p = problem(activation="relu", readout_values=(1.0, -1.0), readout_fractions=(0.5, 0.5))
     for method in ("anisotropic", "corrected"):
@@ -375,6 +393,12 @@ def test_logistic_with_a_vanishing_ridge():
     assert (np.diff([found.train_risk for found in errors]) < 0).all()
     assert errors[-1].train_risk < 1e-4
     assert (np.diff([found.Q1[0, 0] for found in errors]) > 0).all()
+
+
+def test_logistic_search_is_limited():
+    p = problem(activation="quad1", target="quad1", noise_var=1e4)
+    found = giant_step.solve(p, loss="logistic", throw=False)
+    assert found.status.name in ("SUCCESS", "NOT_CONVERGED")
 
 
 def test_logistic_without_a_minimum_says_so():

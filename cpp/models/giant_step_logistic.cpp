@@ -46,6 +46,8 @@ constexpr int PANEL_NODES = 16;
 // one more step is exact.
 constexpr int PROX_STEPS = 40;
 constexpr double PROX_LAST = 1e-6;
+// Work after which the search ends, in exponentials, and that of the proxes of one output.
+constexpr double LARGEST_WORK = 2e9, PROX_WORK = 20.0;
 
 using Eigen::ArrayXd;
 
@@ -106,6 +108,8 @@ class LabelAverage {
         : law_(law), gamma_(alignment), rho_(std::sqrt((1.0 - alignment) * (1.0 + alignment))) {}
 
     double rho() const { return rho_; }
+    // Exponentials so far.
+    double work() const { return work_; }
 
     // Probability p of the label +1 and average e of omega with it, at means of omega; their number
     // is a multiple of eight.
@@ -148,6 +152,7 @@ class LabelAverage {
             const Index count =
                 std::upper_bound(begin, law_.node.end(), centre[i] + CERTAIN * width) - begin -
                 from;
+            work_ += static_cast<double>(count);
             const Eigen::Map<const ArrayXd> u(law_.node.data() + from, count);
             const Eigen::Map<const ArrayXd> rest(law_.rest.data() + from, count);
             const auto a = (u - centre[i]) * scale;
@@ -161,6 +166,7 @@ class LabelAverage {
   private:
     const SignLaw& law_;
     double gamma_, rho_;
+    mutable double work_ = 0.0;
 };
 
 // The unknowns: logarithms of V1, V2, Q1 - psi^2 and q2, then m, theta and psi.
@@ -189,7 +195,7 @@ class Solver {
     }
 
     Readout solve() {
-        State now{Unknowns::Zero(), {}, {}};
+        State now{Unknowns::Zero(), {}, {}, {}};
         now.u[Q1] = now.u[Q2] = std::log(0.1);
         // Small ridges are approached from larger ones.
         ridge_ = std::max(setting_.ridge, FIRST_RIDGE);
@@ -245,16 +251,23 @@ class Solver {
     }
 
   private:
-    // Unknowns, and the change of one iteration.
+    // Unknowns, the change of one iteration, and the mean loss.
     struct State {
         Unknowns u, r;
         double size;  // of r, relative
+        double loss;
     };
 
     State at(const Unknowns& u) {
         const Unknowns r = image(u) - u;
-        return {u, r, norm(u, r)};
+        if (exhausted()) {
+            const double nan = std::numeric_limits<double>::quiet_NaN();
+            return {u, r, std::numeric_limits<double>::infinity(), nan};
+        }
+        return {u, r, norm(u, r), loss_};
     }
+
+    bool exhausted() const { return work_ + label_.work() > LARGEST_WORK; }
 
     // The fixed point next to a state: damped iterations, then Newton's method.
     Status find(State& now, int damped, double exact) {
@@ -263,6 +276,7 @@ class Solver {
         Eigen::Matrix<double, UNKNOWNS, UNKNOWNS> jacobian;
         bool usable = false;
         for (int i = 0; i < MAX_ITERATIONS; ++i, ++iterations_) {
+            if (exhausted()) break;
             if (!now.r.allFinite() || diverged(now.u)) {
                 now = best;
                 return Status::DIVERGED;
@@ -367,9 +381,10 @@ class Solver {
 
     Averages averages(const Unknowns& u) {
         Averages all;
-        for (std::size_t k = 0; k < tables_.kappa.size(); ++k) {
+        for (std::size_t k = 0; k < tables_.kappa.size() && !exhausted(); ++k) {
             const Output o = output(u, k);
             const Line& grid = line(step(o));
+            work_ += PROX_WORK * static_cast<double>(grid.x.size());
             Point& point = points_[k];
             if (point.p.size() != grid.x.size() || point.correlation != o.correlation) {
                 point.correlation = o.correlation;
@@ -421,6 +436,7 @@ class Solver {
     // One iteration of section 7.
     Unknowns image(const Unknowns& u) {
         const Averages a = averages(u);
+        loss_ = a.loss;
         const double R = setting_.alpha / setting_.beta, beta = setting_.beta;
         const double V1h = R * a.linear_curvature;
         const double Lambda = ridge_ + R * a.residual_curvature;
@@ -468,7 +484,7 @@ class Solver {
         const Unknowns& u = state.u;
         Readout out{};
         out.risk = std::numeric_limits<double>::quiet_NaN();
-        out.train_risk = averages(u).loss;
+        out.train_risk = state.loss;
         out.m = {u[M]};
         out.theta = {u[THETA]};
         out.psi = {u[PSI]};
@@ -492,6 +508,7 @@ class Solver {
     bool has_mean_;
     double ridge_ = 0.0;
     Index iterations_ = 0;
+    double work_ = 0.0, loss_ = 0.0;
 };
 
 }  // namespace

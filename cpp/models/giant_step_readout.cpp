@@ -22,6 +22,13 @@ constexpr std::size_t DEPTH = 5;  // of Anderson's acceleration
 constexpr double DEPENDENCE = 1e-10;
 // Relative size of parts of functions that are nothing but rounding errors.
 constexpr double NEGLIGIBLE = 1e-13;
+// Variances Vk beyond this take a unit of their own, which is not smaller than the second number;
+// ridges that are this much larger than the hats are as good as infinite.
+constexpr double LARGE = 1e6, SMALLEST_UNIT = 0x1p-460, ENDLESS = 1e100;
+// Where the mean of 1/(1 + Vk) is below the first number, the equation of the degrees of freedom
+// replaces another one; its relative defect is below the second number at a solution.
+// Newton's steps there reduce no hat by more than the third one.
+constexpr double SINGULAR = 1e-3, FREEDOM = 1e-6, LARGEST_FALL = 0.75;
 
 using Eigen::Map;
 using Eigen::MatrixXd;
@@ -179,6 +186,11 @@ class Bulk {
         differentiate(S);
         Square J = Square::Identity(groups(), groups());
         for (Index g = 0; g < groups(); ++g) J.row(g) -= v[g] * v[g] * slope_.row(g);
+        if (groups() == 1 && modes_.count() == 1) {
+            // The same without cancellation, as c v X = 1 - Lambda v.
+            const double q = Lambda[0] * v[0];
+            J(0, 0) = (1.0 - beta_) + beta_ * q * (2.0 - q);
+        }
         for (Index j = 0; j < modes_.count(); ++j) {
             mode(j);
             const ComplexMatrix dZ = y_ * dH * y_.transpose();
@@ -302,16 +314,28 @@ class Anderson {
     std::deque<VectorXd> steps_, changes_;
 };
 
-// Solution of a symmetric system, the shortest where it is singular.
-VectorXd shortest(const MatrixXd& A, const VectorXd& b, double size) {
+// Solution x of a symmetric system for y = norm x, with the shortest x where it is singular.
+VectorXd shortest(const MatrixXd& A, const VectorXd& b, const VectorXd& norm) {
     const Eigen::SelfAdjointEigenSolver<MatrixXd> eigen(0.5 * (A + A.transpose()));
     const VectorXd& values = eigen.eigenvalues();
-    const double limit =
-        std::max(DEPENDENCE * values.cwiseAbs().maxCoeff(), NEGLIGIBLE * NEGLIGIBLE * size);
+    const double limit = DEPENDENCE * values.cwiseAbs().maxCoeff();
     VectorXd y = eigen.eigenvectors().transpose() * b;
-    for (Index i = 0; i < y.size(); ++i)
-        y[i] = std::abs(values[i]) > limit ? y[i] / values[i] : 0.0;
-    return eigen.eigenvectors() * y;
+    std::vector<Index> dropped;
+    for (Index i = 0; i < y.size(); ++i) {
+        if (std::abs(values[i]) > limit) {
+            y[i] /= values[i];
+        } else {
+            y[i] = 0.0;
+            dropped.push_back(i);
+        }
+    }
+    const VectorXd x = (eigen.eigenvectors() * y).cwiseQuotient(norm);
+    if (dropped.empty()) return x;
+    // What adds nothing to the system, in units in which norms are not tiny.
+    const double unit = norm.minCoeff();
+    const MatrixXd free =
+        (norm / unit).cwiseInverse().asDiagonal() * eigen.eigenvectors()(Eigen::all, dropped);
+    return x - free * free.completeOrthogonalDecomposition().solve(x);
 }
 
 std::vector<double> vector(const MatrixXd& x) {
@@ -365,6 +389,9 @@ class SquareLoss {
           bulk_(modes, setting.fraction, setting.beta, L_),
           coordinates_(L_.cols(), groups()),
           products_(coordinates_.products(U_, rows(t_.residual))),
+          start_(R_ * (products_ * weight_)),
+          ridge_(std::min(setting.ridge, ENDLESS * std::max(1.0, start_.maxCoeff()))),
+          unit_(unit()),
           damping_(VectorXd::Ones(nodes())) {}
 
     Readout solve() {
@@ -379,6 +406,7 @@ class SquareLoss {
             out.V1 = vector(bulk_.V1);
         }
         out.V2 = vector(bulk_.V2);
+        scale(out);
         return out;
     }
 
@@ -419,6 +447,33 @@ class SquareLoss {
         return true;
     }
 
+    // Variances V are computed in this unit's inverse, hats and ridge in the unit itself, so that
+    // all numbers keep a moderate size when the ridge vanishes; from an estimate of Vk, which
+    // solves ridge V2 = 1 - R + R/(1 + Vk).
+    double unit() const {
+        const double size = start_.tail(groups()).sum() / R_;
+        if (!(size > 0.0)) return 1.0;
+        const double a = ridge_ / size, b = a + (s_.alpha - s_.beta) / s_.beta;
+        const double root = std::sqrt(b * b + 4.0 * a);
+        const double Vk = b > 0.0 ? 2.0 / (b + root) : (root - b) / (2.0 * a);
+        if (!(Vk > LARGE)) return 1.0;
+        return std::max(std::exp2(-std::floor(std::log2(Vk))), SMALLEST_UNIT);
+    }
+
+    // Results in units of one; those of an endless ridge, by which it is larger than ours.
+    void scale(Readout& out) const {
+        const double part = ridge_ / s_.ridge;
+        for (auto* x : {&out.theta, &out.psi, &out.V1, &out.V2}) {
+            for (double& value : *x) value *= part;
+        }
+        for (auto* x : {&out.Q1, &out.q2}) {
+            for (double& value : *x) value *= part * part;
+        }
+        for (auto* x : {&out.V1, &out.V2}) {
+            for (double& value : *x) value /= unit_;
+        }
+    }
+
     // Vk at all nodes.
     VectorXd variance() const {
         return products_.transpose() * coordinates_.doubled(coordinates_.join(bulk_.V1, bulk_.V2));
@@ -429,23 +484,84 @@ class SquareLoss {
         Matrix H = Matrix::Zero(L_.cols(), L_.cols());
         Vector V2h = Vector::Zero(groups());
         coordinates_.split(x, H, V2h);
-        const Vector Lambda = V2h.array() + s_.ridge;
+        const Vector Lambda = V2h.array() + ridge_ / unit_;
         bulk_.solve(H, Lambda);
-        damping_ = (1.0 + variance().array()).inverse();
+        damping_ = (unit_ + variance().array()).inverse();
         return R_ * (products_ * weight_.cwiseProduct(damping_));
+    }
+
+    // Mean of 1/(1 + Vk).
+    double freedom() const { return unit_ * weight_.dot(damping_); }
+
+    // The equation ridge V2 = 1 - R + R E[1/(1 + Vk)] is the combination of those of the hats with
+    // the coefficients (V1, V2), but without the terms that cancel, which are all that is left of
+    // it to double precision where the ridge vanishes at alpha = beta.
+    struct Freedom {
+        double defect, size;
+    };
+
+    Freedom defect() const {
+        const double excess = (s_.alpha - s_.beta) / s_.beta, rest = R_ * freedom();
+        const double penalty = ridge_ / unit_ * bulk_.V2.sum();
+        return {excess - rest + penalty, std::max({std::abs(excess), rest, penalty})};
+    }
+
+    // The equation with the largest part in this combination.
+    Index dependent(const VectorXd& x) const {
+        const VectorXd V = coordinates_.join(bulk_.V1, bulk_.V2);
+        Index out = 0;
+        coordinates_.doubled(V.cwiseProduct(x)).cwiseAbs().maxCoeff(&out);
+        return out;
+    }
+
+    // Solution of A y = b for unknowns of these sizes.
+    static VectorXd balanced(const MatrixXd& A, const VectorXd& b, const VectorXd& scale) {
+        const MatrixXd even = scale.cwiseInverse().asDiagonal() * A * scale.asDiagonal();
+        return scale.cwiseProduct(even.partialPivLu().solve(b.cwiseQuotient(scale)));
+    }
+
+    // The same with the equation `row` replaced.
+    static VectorXd replaced(MatrixXd A, VectorXd b, const VectorXd& scale, Index row,
+                             const VectorXd& coefficients, double value) {
+        const double size = coefficients.cwiseProduct(scale).cwiseAbs().maxCoeff() / scale[row];
+        A.row(row) = coefficients / size;
+        b[row] = value / size;
+        return balanced(A, b, scale);
+    }
+
+    VectorXd newton(const VectorXd& x, const VectorXd& change, const VectorXd& scale) {
+        const MatrixXd D = responses(bulk_, coordinates_), H = squares();
+        const MatrixXd A = MatrixXd::Identity(x.size(), x.size()) + H * D;
+        if (freedom() > SINGULAR) return A.partialPivLu().solve(change);
+        VectorXd slope = D.bottomRows(groups()).colwise().sum().transpose() * (ridge_ / unit_);
+        slope += D.transpose() * coordinates_.doubled(falling());
+        const VectorXd step = replaced(A, change, scale, dependent(x), slope, -defect().defect);
+        // The scale of all hats may be far off.
+        const double fall = -step.cwiseQuotient(scale).minCoeff();
+        return fall > LARGEST_FALL ? LARGEST_FALL / fall * step : step;
+    }
+
+    // R E[products/(1 + Vk)^2] with one factor in units of one.
+    VectorXd falling() const {
+        return R_ * unit_ * (products_ * weight_.cwiseProduct(damping_.cwiseAbs2()));
     }
 
     // Section 4.2: the fixed point of (H, V2h). Leaves 1/(1 + Vk) and the bulk at the solution.
     void variances(Readout& out) {
-        VectorXd x = R_ * (products_ * weight_);
+        VectorXd x = start_;
         const double floor = std::numeric_limits<double>::min();
         Anderson anderson;
         double last = std::numeric_limits<double>::infinity(), best = last;
         Index stalled = 0;
         out.status = Status::NOT_CONVERGED;
         for (out.iterations = 1; out.iterations <= MAX_ITERATIONS; ++out.iterations) {
-            const VectorXd images = image(x), scale = sizes(floor);
-            const double change = (images - x).cwiseQuotient(scale).cwiseAbs().maxCoeff();
+            const VectorXd images = image(x), scale = sizes(bulk_.H, bulk_.Lambda, floor);
+            const double plain = (images - x).cwiseQuotient(scale).cwiseAbs().maxCoeff();
+            double change = plain;
+            if (freedom() <= SINGULAR) {
+                const Freedom f = defect();
+                change = std::max(change, std::abs(f.defect) / f.size);
+            }
             out.residual = change;
             if (!std::isfinite(change)) {
                 out.status = Status::DIVERGED;
@@ -455,10 +571,8 @@ class SquareLoss {
             best = std::min(best, change);
             const bool end = change <= TOLERANCE || (change <= STALLED && stalled >= PATIENCE);
             VectorXd next = images;
-            if (end || (change < NEWTON && stalled < PATIENCE)) {
-                const MatrixXd D = responses(bulk_, coordinates_);
-                const MatrixXd A = MatrixXd::Identity(x.size(), x.size()) + squares() * D;
-                next = x + A.partialPivLu().solve(images - x);
+            if (end || (plain < NEWTON && stalled < PATIENCE)) {
+                next = x + newton(x, images - x, scale);
             } else {
                 if (change > 1e3 * last) anderson.reset();
                 next = anderson.next(x, images, scale);
@@ -477,16 +591,20 @@ class SquareLoss {
         }
         const double trace = bulk_.H.cwiseProduct(bulk_.V1).sum();
         out.identity = std::abs(trace + bulk_.Lambda.dot(bulk_.V2) - 1.0);
+        const Freedom f = defect();
+        if (out.status == Status::SUCCESS && !(std::abs(f.defect) <= FREEDOM * f.size)) {
+            out.status = Status::NOT_CONVERGED;
+        }
     }
 
-    // Sizes of the coordinates, which changes are compared with.
-    VectorXd sizes(double floor) const {
+    // Sizes of the coordinates (A, x), which changes are compared with.
+    VectorXd sizes(const Matrix& A, const Vector& x, double floor) const {
         VectorXd scale(coordinates_.count());
         Index i = 0;
         for (const auto& [a, b] : coordinates_.pairs) {
-            scale[i++] = std::max(std::sqrt(bulk_.H(a, a) * bulk_.H(b, b)), floor);
+            scale[i++] = std::max(std::sqrt(A(a, a)) * std::sqrt(A(b, b)), floor);
         }
-        scale.tail(groups()) = bulk_.Lambda;
+        scale.tail(groups()) = x;
         return scale;
     }
 
@@ -531,7 +649,7 @@ class SquareLoss {
 
     // Sections 4.3 and 6.2.
     void means(const Energy<K>& energy, Readout& out) {
-        const auto mu0 = rows(t_.mean), curvature = rows(t_.curvature);
+        const auto curvature = rows(t_.curvature);
         const auto kappa = column(t_.kappa), h = column(t_.target), h1 = column(t_.target_linear);
         const VectorXd w = weight_.cwiseProduct(damping_);
         Rows F = U_ * kappa.asDiagonal();
@@ -540,29 +658,66 @@ class SquareLoss {
                 F.row(g) += s_.norm_slope[static_cast<std::size_t>(g)] * curvature.row(g);
             }
         }
+        // Without a penalty of their own the means' norms play no part, however small they are.
+        Rows mu0 = rows(t_.mean);
+        VectorXd norm = VectorXd::Ones(groups());
+        for (Index g = 0; g < groups(); ++g) {
+            const double largest = mu0.row(g).cwiseAbs().maxCoeff();
+            if (s_.inverse_width > 0.0 || !(largest > 0.0)) continue;
+            mu0.row(g) /= largest;
+            norm[g] = std::sqrt(weight_.dot(mu0.row(g).cwiseAbs2().transpose()));
+            mu0.row(g) /= norm[g];
+            norm[g] *= largest;
+        }
         epsi_ = U_ * w.cwiseProduct(h1);
         const Rows weighted = F * w.asDiagonal(), weighted0 = mu0 * w.asDiagonal();
         const MatrixXd FF = weighted * F.transpose(), F0 = weighted * mu0.transpose();
         const MatrixXd G = weighted0 * mu0.transpose();
         const VectorXd bF = weighted * h, b0 = weighted0 * h;
-        // theta = offset - response m.
-        const MatrixXd A = MatrixXd::Identity(FF.rows(), FF.cols()) + R_ * energy.vv * FF;
-        const Eigen::PartialPivLU<MatrixXd> lu(A);
-        const VectorXd offset = lu.solve(R_ * (energy.vv * bF + energy.vz * epsi_));
-        const MatrixXd response = lu.solve(R_ * energy.vv * F0);
-        MatrixXd system = G - F0.transpose() * response;
+        VectorXd free, theta;
+        if (FF.rows() == 1 && FF(0, 0) > 0.0) {
+            // Means are m (mu0 - P F) + (theta + P m) F, whose parts are orthogonal: nothing
+            // cancels where mu0 - P F vanishes, or theta costs nothing.
+            const VectorXd P = F0.row(0).transpose() / FF(0, 0);
+            Rows apart = mu0 - P * F;
+            for (Index g = 0; g < groups(); ++g) {
+                const double left = apart.row(g).cwiseAbs().maxCoeff();
+                if (left < NEGLIGIBLE * mu0.row(g).cwiseAbs().maxCoeff()) apart.row(g).setZero();
+            }
+            const double shift = R_ * energy.vz.row(0).dot(epsi_);
+            const double E = 1.0 / (R_ * energy.vv(0, 0) + 1.0 / FF(0, 0));
+            const double aim = bF[0] / FF(0, 0) - shift;
+            const Rows weighted_apart = apart * w.asDiagonal();
+            MatrixXd system = weighted_apart * apart.transpose() + E * P * P.transpose();
+            penalise(system);
+            m_ = shortest(system, weighted_apart * h + E * aim * P, norm);
+            free = norm.cwiseProduct(m_);
+            eth_ = VectorXd::Constant(1, E * (aim - P.dot(free)));
+            theta = R_ * energy.vv(0, 0) * eth_ + VectorXd::Constant(1, shift);
+        } else {
+            // theta = offset - response m.
+            const MatrixXd A = MatrixXd::Identity(FF.rows(), FF.cols()) + R_ * energy.vv * FF;
+            const Eigen::PartialPivLU<MatrixXd> lu(A);
+            const VectorXd offset = lu.solve(R_ * (energy.vv * bF + energy.vz * epsi_));
+            const MatrixXd response = lu.solve(R_ * energy.vv * F0);
+            MatrixXd system = G - F0.transpose() * response;
+            penalise(system);
+            m_ = shortest(system, b0 - F0.transpose() * offset, norm);
+            free = norm.cwiseProduct(m_);
+            theta = offset - response * free;
+            eth_ = bF - F0 * free - FF * theta;
+        }
+        const VectorXd psi = R_ * (energy.vz.transpose() * eth_ + energy.zz * epsi_);
+        output_ = mu0.transpose() * free + F.transpose() * theta;
+        across_ = U_.transpose() * psi;
+        out.m = vector(m_), out.theta = vector(theta), out.psi = vector(psi);
+    }
+
+    // Adds the penalty of m at finite width.
+    void penalise(MatrixXd& system) const {
         for (Index g = 0; g < groups(); ++g) {
             system(g, g) += s_.inverse_width / (R_ * bulk_.V2[g]);
         }
-        const VectorXd load = b0 - F0.transpose() * offset;
-        const double size = w.dot(rows(t_.residual).colwise().sum().transpose()) + FF.trace();
-        m_ = shortest(system, load, size + G.trace());
-        const VectorXd theta = offset - response * m_;
-        eth_ = bF - F0 * m_ - FF * theta;
-        const VectorXd psi = R_ * (energy.vz.transpose() * eth_ + energy.zz * epsi_);
-        output_ = mu0.transpose() * m_ + F.transpose() * theta;
-        across_ = U_.transpose() * psi;
-        out.m = vector(m_), out.theta = vector(theta), out.psi = vector(psi);
     }
 
     // Section 4.4, with the rank-one part of section 6.1 (iii).
@@ -578,10 +733,23 @@ class SquareLoss {
         const MatrixXd D = responses(bulk_, coordinates_, &energy, &rank, eth_, epsi_);
         const VectorXd load = R_ * (products_ * w2.cwiseProduct(base)) + finite_width();
         const MatrixXd A = MatrixXd::Identity(count, count) + D * squares();
-        const VectorXd x = A.partialPivLu().solve(rank - D * load);
+        const VectorXd b = rank - D * load;
+        const VectorXd size = sizes(bulk_.V1, bulk_.V2, std::numeric_limits<double>::min());
+        VectorXd x;
+        if (freedom() > SINGULAR) {
+            x = balanced(A, b, size);
+        } else {
+            // The combination with the hats as coefficients, without the terms that cancel.
+            const VectorXd hats = R_ * (products_ * weight_.cwiseProduct(damping_));
+            const VectorXd ones = coordinates_.join(Matrix::Zero(L_.cols(), L_.cols()).eval(),
+                                                    Vector::Ones(groups()).eval());
+            const VectorXd penalty = coordinates_.doubled(D * ones) * (ridge_ / unit_);
+            const VectorXd left = coordinates_.doubled(falling()) - squares().transpose() * penalty;
+            x = replaced(A, b, size, dependent(hats), left, coordinates_.doubled(hats).dot(b));
+        }
         error_ = base + products_.transpose() * coordinates_.doubled(x);
         out.risk = weight_.dot(error_) - s_.noise_var;
-        out.train_risk = w2.dot(error_);
+        out.train_risk = unit_ * unit_ * w2.dot(error_);
         MatrixXd Q1(L_.cols(), L_.cols());
         VectorXd q2(groups());
         coordinates_.split(x, Q1, q2);
@@ -599,6 +767,7 @@ class SquareLoss {
     // What a finite width adds to the hats of q2.
     VectorXd finite_width() const {
         VectorXd out = VectorXd::Zero(coordinates_.count());
+        if (s_.inverse_width == 0.0) return out;
         out.tail(groups()) = s_.inverse_width * m_.cwiseQuotient(VectorXd(bulk_.V2)).cwiseAbs2();
         return out;
     }
@@ -637,7 +806,9 @@ class SquareLoss {
     B bulk_;
     Coordinates coordinates_;
     Rows products_;
-    VectorXd damping_;  // 1/(1 + Vk)
+    VectorXd start_;  // the hats at Vk = 0
+    double ridge_, unit_;
+    VectorXd damping_;  // 1/(1 + Vk), in the inverse unit
     VectorXd m_, epsi_, eth_;
     VectorXd output_, across_, error_;  // c(kappa), p1(kappa) and the mean squared error
 };
@@ -667,7 +838,7 @@ std::vector<double> Modes::variance_along() const {
 }
 
 double isotropic_resolvent(double Lambda, double a, double beta) {
-    const double b = beta * a, p = Lambda + a - b;
+    const double b = beta * a, p = Lambda + (a - b);
     const double q = std::sqrt(p * p + 4.0 * Lambda * b);
     return p > 0.0 ? 2.0 / (p + q) : (q - p) / (2.0 * Lambda * b);
 }

@@ -75,6 +75,8 @@ LARGEST_STRENGTH = math.sqrt(LARGEST_VARIANCE)
 LATTICE, FIRST_RADIUS, LARGEST_RADIUS = 2.0**-8, 2.0**4, 2.0**12
 # Iterations of `from_weights` at most, the relative change that it must reach, and rounding.
 MATRIX_ITERATIONS, MATRIX_TOLERANCE, ROUNDING = 200, 1e-11, 1e-14
+# And the relative defect of the number of degrees of freedom that it may have.
+FREEDOM_TOLERANCE = 1e-6
 # What a simulation measures in each replica.
 MEASURES = ("risk", "train_risk", "class_error", "alignment", "gradient_norm")
 
@@ -758,6 +760,8 @@ DIFFERENCE_DEVIATION, CURVED_DEVIATION = 1e-5, 1e-4
 SATURATION = 40.0
 # A Function is averaged over so many values in all at most.
 LARGEST_WORK = 2.5e9
+# Means of strengths below this are expanded, and vanish where they are below this part of the rest.
+TINY_STRENGTH, MEAN_ROUNDING = 1e-6, 1e-13
 # Nodes of a panel of the kappa grid, longest panel, largest number of panels on one side.
 PANEL_NODES, PANEL_LENGTH, PANELS = 16, 1.0, 10**4
 # Their nodes resolve what varies over this fraction of the panels that are asked for.
@@ -1081,6 +1085,27 @@ def _tables(activation: Activation, target: Activation, spike: Spike) -> _core.G
     return _core.GiantTables(**_table_arrays(activation, target, spike))
 
 
+def _group_features(
+    activation: Activation, kappa: FloatArray, strength: float, deviation: float
+) -> Features:
+    """Return the features of rows of one strength at nodes of kappa."""
+    tiny = abs(strength) * REACH < TINY_STRENGTH * min(1.0, deviation)
+    if not tiny:
+        return _features(activation, strength * kappa, deviation)
+    # The mean varies less than it is rounded, and all of it may be rounding.
+    mean, linear, residual, curvature = (
+        float(x[0]) for x in _features(activation, np.zeros(1), deviation)
+    )
+    if abs(mean) < MEAN_ROUNDING * math.hypot(math.sqrt(residual), deviation * linear):
+        mean = 0.0
+    if strength == 0:
+        means = np.full(len(kappa), mean)
+        return means, means * 0 + linear, means * 0 + residual, means * 0 + curvature
+    k = strength * kappa
+    _, *others = _features(activation, k, deviation)
+    return mean + k * (linear + k * curvature), others[0], others[1], others[2]
+
+
 def _table_arrays(
     activation: Activation, target: Activation, spike: Spike, more: Sequence[float] = ()
 ) -> dict[str, FloatArray]:
@@ -1089,13 +1114,10 @@ def _table_arrays(
     The panels of nodes have `more` ends than these functions take.
     """
     kappa, weight = _kappa_grid(activation, target, spike, np.array(more))
-    groups: list[Features] = []
-    for r, c in zip(spike.strength.tolist(), spike.variance.tolist(), strict=True):
-        if r == 0:
-            one = _features(activation, np.zeros(1), math.sqrt(c))
-            groups.append(tuple(np.full(len(kappa), x[0]) for x in one))  # type: ignore[arg-type]
-        else:
-            groups.append(_features(activation, r * kappa, math.sqrt(c)))
+    groups = [
+        _group_features(activation, kappa, r, math.sqrt(c))
+        for r, c in zip(spike.strength.tolist(), spike.variance.tolist(), strict=True)
+    ]
     mean, linear, residual, curvature = np.array(groups).transpose(1, 0, 2)
     gamma = spike.alignment
     rho = math.sqrt((1 - gamma) * (1 + gamma))
@@ -1203,21 +1225,20 @@ def _step_modes(
     )
 
 
-@functools.lru_cache(maxsize=16)
-def _sampled_modes(
+# A sample takes about this many seconds for each of (1 + alpha0) modes_dim^3, and at most so many.
+SAMPLE_SECONDS, LONGEST_SAMPLE = 1.5e-10, 300.0
+
+
+def _first_samples(alpha0: float, modes_dim: int) -> int:
+    return max(math.floor(alpha0 * modes_dim + 0.5), 1)
+
+
+@functools.lru_cache(maxsize=2)
+def _first_step(
     problem: Problem, offset: float, modes_dim: int, seed_word: int
-) -> _core.GiantModes:
-    """Return the measure of one sample of the first step, for one group.
-
-    Random are the inputs of the step and their label noise, and with them Sigma and the directions
-    of spike and target in its eigenbasis. Their weights sum to one; strength, variance and
-    alignment of the spike stay those of the limit.
-    """
-    from scipy.linalg import eigh
-
-    student = _moments(problem.activation)
-    e = problem.lr * problem.readout_values[0]
-    samples = max(math.floor(problem.alpha0 * modes_dim + 0.5), 1)
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return sums over samples of the first step: y x, y x x^T and y^2 x x^T."""
+    samples = _first_samples(problem.alpha0, modes_dim)
     rng = np.random.default_rng(seed_word)
     gradient = np.zeros(modes_dim)
     first = np.zeros((modes_dim, modes_dim))
@@ -1235,6 +1256,27 @@ def _sampled_modes(
             part = sign * label > 0
             scaled = np.sqrt(sign * label[part])[:, None] * x[part]
             first += sign * (scaled.T @ scaled)
+    for array in (gradient, first, second):
+        array.setflags(write=False)
+    return gradient, first, second
+
+
+@functools.lru_cache(maxsize=16)
+def _sampled_modes(
+    problem: Problem, offset: float, modes_dim: int, seed_word: int
+) -> _core.GiantModes:
+    """Return the measure of one sample of the first step, for one group.
+
+    Random are the inputs of the step and their label noise, and with them Sigma and the directions
+    of spike and target in its eigenbasis. Their weights sum to one; strength, variance and
+    alignment of the spike stay those of the limit.
+    """
+    from scipy.linalg import eigh
+
+    student = _moments(problem.activation)
+    e = problem.lr * problem.readout_values[0]
+    gradient, first, second = _first_step(problem.replace(lr=1.0), offset, modes_dim, seed_word)
+    samples = _first_samples(problem.alpha0, modes_dim)
     linear = (e * student.h2 / samples) * first
     linear[np.diag_indices(modes_dim)] += 1.0
     covariance = linear @ linear
@@ -1309,6 +1351,15 @@ def _modes(
             raise _check.bad("method", must, method)
         if not _is_sampled(problem):
             return _endless_modes(problem, spike.offset)
+        seconds = SAMPLE_SECONDS * (1 + problem.alpha0) * float(modes_dim) ** 3
+        if seconds > LONGEST_SAMPLE:
+            fitting = (LONGEST_SAMPLE / SAMPLE_SECONDS / (1 + problem.alpha0)) ** (1 / 3)
+            advice = f"at most {int(fitting)}, " if fitting >= 100 else ""
+            must = (
+                f"smaller at alpha0 = {problem.alpha0:g}: {advice}or alpha0 = inf, which needs no "
+                f"sample (this one takes about {seconds / 60:.2g} minutes)"
+            )
+            raise _check.bad("modes_dim", must, modes_dim)
         step = problem.replace(alpha=1.0, beta=1.0, ridge=1.0)  # all that the sample depends on
         return _sampled_modes(step, spike.offset, modes_dim, _check.seed_word(sequence))
     values = np.array(problem.readout_values)
@@ -1397,7 +1448,9 @@ def solve(
     loss : {"square", "logistic"}
         "logistic": log(1 + exp(-y f)) on the signs of the noisy labels, for one group.
     modes_dim : int
-        Dimension in which the bulk's spectrum is sampled, for activations that are not odd.
+        Dimension in which the bulk's spectrum is sampled, for activations that are not odd, finite
+        alpha0 and methods other than "isotropic". That costs about (1 + alpha0) modes_dim^3 / 7e9
+        seconds, 5 s at alpha0 = 3 by default, once for all alpha, beta and ridges.
     seed : int, SeedSequence or None
         Of that sample.
     throw : bool
@@ -1413,7 +1466,8 @@ def solve(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument that is not as described or that a method cannot honour.
+        Naming the argument that is not as described or that a method cannot honour, and
+        `modes_dim` if a sample of this dimension takes more than some minutes.
     ConvergenceError
         If an iteration does not converge, with the result.
 
@@ -1536,6 +1590,8 @@ def _given(*, spike: Spike | None, loss: str, **others: object) -> dict[str, Any
 
 # Relative singular values below this belong to dependent functions.
 DEPENDENCE = 1e-12
+# Floors of strengths below this, in deviations of the bulk, are interpolated.
+FLOOR_STRENGTH = 0.02
 # Spacing of the first scan for a minimum, last width of its bracket, and step of the differences
 # that refine it, in units of the logarithm.
 SCAN, BRACKET, DIFFERENCE = 0.6, 0.01, 0.02
@@ -1605,6 +1661,8 @@ def projection_floor(problem: Problem) -> float:
 
     Notes
     -----
+    Not the linear floor in the limit of small steps. Those of several initial readout values have
+    functions that are dependent to rounding, of which a strength of 0.05 may leave out some.
     Source: ``docs/papers/giant_step.md`` section 5.
 
     Examples
@@ -1620,7 +1678,26 @@ def projection_floor(problem: Problem) -> float:
     problem = _problem(problem)
     if not problem.has_step:
         raise _check.bad("lr", "nonzero, with alpha0 > 0 (there is no step)", problem.lr)
-    t = _table_arrays(problem.activation, problem.target, _own_spike(problem))
+    own = _own_spike(problem)
+    strength = float(own.strength[0])
+    if problem.groups > 1 or not 0 < abs(strength) < FLOOR_STRENGTH * math.sqrt(own.variance[0]):
+        return _projection_floor(problem, own)
+    # The span's functions coincide but for powers of the strength: a polynomial in it.
+    unit = FLOOR_STRENGTH * math.sqrt(own.variance[0])
+    nodes = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
+    floors = [
+        _projection_floor(
+            problem,
+            Spike(strength=[node * unit], variance=own.variance, alignment=own.alignment),
+        )
+        for node in nodes
+    ]
+    powers = np.vander(nodes)
+    return max(float(np.linalg.solve(powers, floors) @ np.vander([strength / unit], 6)[0]), 0.0)
+
+
+def _projection_floor(problem: Problem, spike: Spike) -> float:
+    t = _table_arrays(problem.activation, problem.target, spike)
     weight, h, h1 = t["weight"], t["target"], t["target_linear"]
     unlearnable = weight @ (t["target_second"] - h * h - h1 * h1)
     nonlinear = np.concatenate([t["mean"], t["kappa"] * t["linear"]])
@@ -1631,6 +1708,8 @@ def projection_floor(problem: Problem) -> float:
 def _distance2(function: FloatArray, others: FloatArray, weight: FloatArray) -> float:
     """Return the squared distance of a function from the span of others."""
     root = np.sqrt(weight)
+    largest = np.abs(others).max(axis=1)
+    others = others[largest > 0] / largest[largest > 0, None]
     norms = np.sqrt(others**2 @ weight)
     basis = (others[norms > 0] / norms[norms > 0, None] * root).T
     left, values, _ = np.linalg.svd(basis, full_matrices=False)
@@ -1688,7 +1767,12 @@ def _bounds(value: object) -> tuple[float, float]:
 
 
 def optimal_ridge(
-    problem: Problem, *, method: str = "corrected", bounds: tuple[float, float] = (1e-8, 1e4)
+    problem: Problem,
+    *,
+    method: str = "corrected",
+    bounds: tuple[float, float] = (1e-8, 1e4),
+    modes_dim: int = 2000,
+    seed: int | np.random.SeedSequence | None = 0,
 ) -> tuple[float, ReadoutPoint]:
     """Return the ridge with the smallest risk.
 
@@ -1700,6 +1784,10 @@ def optimal_ridge(
         As in `solve`.
     bounds : pair of floats
         Smallest and largest ridge.
+    modes_dim : int
+        As in `solve`.
+    seed : int, SeedSequence or None
+        As in `solve`: one sample for all ridges.
 
     Returns
     -------
@@ -1730,11 +1818,16 @@ def optimal_ridge(
     >>> round(ridge, 3), round(point.risk, 4)
     (2.138, 0.0285)
     """
-    return _optimal(problem, "ridge", method, bounds)
+    return _optimal(problem, "ridge", bounds, method=method, modes_dim=modes_dim, seed=seed)
 
 
 def optimal_lr(
-    problem: Problem, *, method: str = "corrected", bounds: tuple[float, float] = (1e-2, 1e2)
+    problem: Problem,
+    *,
+    method: str = "corrected",
+    bounds: tuple[float, float] = (1e-2, 1e2),
+    modes_dim: int = 2000,
+    seed: int | np.random.SeedSequence | None = 0,
 ) -> tuple[float, ReadoutPoint]:
     """Return the positive learning rate of the step with the smallest risk.
 
@@ -1746,6 +1839,10 @@ def optimal_lr(
         As in `solve`.
     bounds : pair of floats
         Smallest and largest rate.
+    modes_dim : int
+        As in `solve`. The spectrum of the sample is computed for about 45 rates.
+    seed : int, SeedSequence or None
+        As in `solve`: one sample for all rates.
 
     Returns
     -------
@@ -1778,16 +1875,24 @@ def optimal_lr(
     """
     if not _problem(problem).alpha0 > 0:
         raise _check.bad("alpha0", "positive (there is no step)", problem.alpha0)
-    return _optimal(problem, "lr", method, bounds)
+    return _optimal(problem, "lr", bounds, method=method, modes_dim=modes_dim, seed=seed)
 
 
 def _optimal(
-    problem: Problem, name: str, method: str, bounds: tuple[float, float]
+    problem: Problem,
+    name: str,
+    bounds: tuple[float, float],
+    *,
+    method: str,
+    modes_dim: int,
+    seed: int | np.random.SeedSequence | None,
 ) -> tuple[float, ReadoutPoint]:
     problem, bounds = _problem(problem), _bounds(bounds)
+    sequence = _check.seed_sequence(seed)
 
     def at(value: float) -> ReadoutPoint:
-        return solve(problem.replace(**{name: value}), method=method)
+        changed = problem.replace(**{name: value})
+        return solve(changed, method=method, modes_dim=modes_dim, seed=sequence)
 
     value, bound = _best(lambda x: at(x).risk, bounds)
     point = at(value)
@@ -2027,7 +2132,10 @@ def from_weights(
             break
         last = change
         hats = newton if (newton >= 0).all() and (newton <= R * shapes @ weight).all() else image
-    converged = change < MATRIX_TOLERANCE
+    # ridge V2 = 1 - R + R E[1/(1 + V)], in which nothing cancels where the ridge vanishes at R = 1.
+    terms = problem.ridge * float((1 / S).mean()), R - 1, -R * float(weight @ (1 / (1 + Vk)))
+    freedom = abs(sum(terms)) / max(abs(term) for term in terms)
+    converged = change < MATRIX_TOLERANCE and freedom < FREEDOM_TOLERANCE
 
     damped = weight / (1 + Vk)
     K = columns.T @ (columns / S[:, None])
