@@ -172,7 +172,7 @@ def test_spike_without_a_step_and_with_infinitely_many_samples():
 def test_rates_beyond_the_largest_number_are_named(more):
     problem = Problem(**{**BASE, "activation": "relu", **more})
     for function in (gs.spike, gs.solve, gs.projection_floor):
-        with pytest.raises(ValueError, match="lr must be small enough"):
+        with pytest.raises(ValueError, match=f"{next(iter(more))} must be small enough"):
             function(problem)
 
 
