@@ -353,13 +353,12 @@ def test_solve_of_a_small_step_reference(entry):
 
 
 @entries("logistic")
-def test_solve_with_logistic_loss_reference(entry):
+def test_solve_with_logistic_loss_agrees_with_the_simulation_of_the_reference(entry):
     problem = problem_of({**entry, "target": "sinlin"})
-    point = gs.solve(problem, spike=spike_of({**entry, "r": [entry["r"]], "c": [entry["c"]]}),
-                     loss="logistic")  # fmt: skip
-    # Known to 3 %: that much it moved when the reference refined its average across the label's
-    # jump. The next test has the digits, and the simulation there, .1323(27), agrees.
-    assert_close(point.class_error, entry["class_error"], 3e-2)
+    spike = spike_of({**entry, "r": [entry["r"]], "c": [entry["c"]]})
+    point = gs.solve(problem, spike=spike, loss="logistic")
+    # The reference's own class error, .1286, is not compared: it is 2.4 % below this one, and its
+    # average across the label's jump moved it by 3 %. The next test has the digits.
     assert_close(point.class_error, entry["sim_d500"]["class_error"], 0.0, entry["sim_d500"]["se"])
     assert_close(point.train_risk, entry["sim_d500"]["train_logloss"], 0.08)
     assert math.isnan(point.risk)
