@@ -236,14 +236,15 @@ def test_absurd_samples_are_refused():
 
 
 def test_best_rates_take_one_sample():
+    """Fresh entropy too; where the best rate of that sample lies is left to chance."""
     p = problem(activation="relu", target="relu", alpha0=3.0)
     giant_step._first_step.cache_clear()
-    lr, _ = giant_step.optimal_lr(p, modes_dim=40, seed=None)
+    giant_step.optimal_lr(p, modes_dim=40, seed=None)
     assert giant_step._first_step.cache_info().misses == 1
+    lr, point = giant_step.optimal_lr(p, modes_dim=40, seed=7)
     assert 1e-2 < lr < 1e2
-    again = giant_step.optimal_lr(p, modes_dim=40, seed=7)
-    same = giant_step.solve(p.replace(lr=again[0]), modes_dim=40, seed=7)
-    assert again[1].risk == same.risk
+    same = giant_step.solve(p.replace(lr=lr), modes_dim=40, seed=7)
+    assert point.risk == same.risk
 
 
 def test_several_values_need_an_odd_activation():
