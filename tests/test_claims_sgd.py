@@ -122,6 +122,14 @@ def test_z_converts_student_into_gauss():
     assert stats.norm.sf(_shared.z_score(-6.0, 2.0, 8, 2.0)) == pytest.approx(stats.t.sf(2.0, 7))
     assert _shared.z_score(1.0, 1.0, 8, 2.0) == 0.0
     assert np.isnan(_shared.z_score(np.nan, 1.0, 8))
+    assert (_shared.z_score(1.0, 0.0, 8, 2.0), _shared.z_score(-3.0, 0.0, 8, 2.0)) == (0.0, np.inf)
+
+
+def test_deviations_too_small_for_each_are_found_together():
+    z = np.full(16, 1.5)
+    assert _shared.z_check("each", z).passed
+    assert not _shared.joint_check("all", z).passed
+    assert _shared.joint_check("all", z * (-1.0) ** np.arange(16)).passed
 
 
 def test_line_fit_is_weighted_least_squares():

@@ -101,11 +101,13 @@ def z_score(difference: float, sem: float, replicas: int, finite: float = 0.0) -
     """Return a deviation, beyond the finite-size allowance, in Gaussian standard deviations.
 
     The standard error is one estimated from `replicas` runs: Student's tail probability is
-    converted into the Gaussian one.
+    converted into the Gaussian one. Beside an error of zero any deviation is infinite.
     """
     from scipy.stats import norm, t
 
     beyond = max(abs(difference) - finite, 0.0)
+    if sem == 0:
+        return beyond if beyond == 0 else np.inf
     return float(-norm.ppf(t.sf(beyond / sem, replicas - 1)))
 
 
@@ -136,6 +138,21 @@ def z_check(quantity: str, z: ArrayLike) -> Check:
         predicted=0.0,
         measured=float(np.abs(values).max()),
         tolerance=error_limit(values.size),
+        side="below",
+    )
+
+
+def joint_check(quantity: str, z: ArrayLike) -> Check:
+    """Check the sum of several independent deviations in standard errors, with their signs.
+
+    It finds an error common to all that is too small for each of them.
+    """
+    values = np.asarray(z, dtype=np.float64)
+    return Check(
+        quantity=f"{quantity}: |sum of z| / sqrt({values.size})",
+        predicted=0.0,
+        measured=float(abs(values.sum()) / np.sqrt(values.size)),
+        tolerance=error_limit(),
         side="below",
     )
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from overparam.claims._shared import (
     extrapolated,
     finish,
     hue,
+    joint_check,
     line_fit,
     mean_and_error,
     mean_check,
@@ -63,7 +64,7 @@ class _Bench(Bench):
         """Whether the paper's sizes are asked for."""
         return self.more > 1
 
-    def sizes(self, small: int = 16) -> dict[int, int]:
+    def sizes(self, small: int = 40) -> dict[int, int]:
         """Return dimensions and numbers of replicas; the larger is the paper's at full effort."""
         return {40: 40, 100: 10} if self.full else {20: small, 40: small // 2}
 
@@ -155,12 +156,12 @@ class _Sizes:
         return _stable(self.problem, field)
 
     def z(self, field: str) -> float:
-        """Return the deviation of the extrapolated value from the theory, in Gaussian errors."""
+        """Return the signed deviation of the extrapolated value from the theory, in errors."""
         value, sem = self.limit(field)
         predicted = self.predicted(field)
         allowed = _second_order(self.problem, field, predicted, [*self.sizes])
-        # A rank that is the same in all replicas has no spread.
-        return z_score(value - predicted, max(sem, 1e-12), min(self.sizes.values()), allowed)
+        size = z_score(value - predicted, sem, min(self.sizes.values()), allowed)
+        return float(np.copysign(size, value - predicted))
 
     def row(self, **names: Any) -> dict[str, Any]:
         """Return a row of the table."""
@@ -175,6 +176,15 @@ class _Sizes:
             )
             row |= {f"{field}, theory": self.predicted(field)}
         return row
+
+
+def _deviations(name: str, points: Iterable[_Sizes], field: str) -> list[Check]:
+    """Check extrapolated values against the theory, one by one and together."""
+    points = list(points)
+    sizes = ", ".join(map(str, points[0].sizes))
+    z = [one.z(field) for one in points]
+    quantity = f"{name}, extrapolated in 1/d from d = {sizes}"
+    return [z_check(quantity, z), joint_check(quantity, z)]
 
 
 def _draw_points(
@@ -196,10 +206,11 @@ def _larger(
     quantity: str, one: tuple[float, float], other: tuple[float, float], replicas: int
 ) -> Check:
     """Check that a measured value is larger than another, beyond chance."""
+    difference, error = one[0] - other[0], float(np.hypot(one[1], other[1]))
     return Check(
         quantity=f"{quantity}, in standard errors",
         predicted=error_limit(1, replicas),
-        measured=(one[0] - other[0]) / float(np.hypot(one[1], other[1])),
+        measured=difference / error if error > 0.0 else np.nan,
         tolerance=0.0,
         side="above",
     )
@@ -254,13 +265,9 @@ def _learning_curves(bench: _Bench) -> Outcome:
         "trace": "trace of S",
         "overlap": "overlap with the teacher",
     }
-    checks = [
-        z_check(
-            f"{name}, extrapolated in 1/d from d = {', '.join(map(str, sizes))}",
-            [one.z(field) for one in points],
-        )
-        for field, name in names.items()
-    ]
+    checks = []
+    for field, name in names.items():
+        checks += _deviations(name, points, field)
     # Eigenvalues after a long time, at the larger size.
     spectra_at = (0.2, 0.3, 0.5) if bench.full else (0.3,)
     dim, late, smallest = max(sizes), [300.0], 0.02
@@ -365,10 +372,7 @@ def _rank(bench: _Bench) -> Outcome:
     ranks = [_stable(base.replace(alpha=edge * (1.0 - x)), "rank") for x in (2.0 * near, near)]
     saturated = 2.0 * ranks[1] - ranks[0]
     checks = [
-        z_check(
-            f"rank, extrapolated in 1/d from d = {', '.join(map(str, sizes))}",
-            [one.z("rank") for one in points],
-        ),
+        *_deviations("rank", points, "rank"),
         Check(
             quantity="relative change of risk, training risk, rank and trace when the width is cut "
             "to the rank + 0.02",
@@ -416,7 +420,7 @@ def _double_descent(bench: _Bench) -> Outcome:
     base = Problem(alpha=1.0, kappa=0.4, kappa_star=0.3, ridge=0.01, noise_var=1.0)
     deltas, lams = (0.1, 0.25, 0.5, 1.0), (0.1, 0.03, 0.01, 0.003, 0.001, 0.0002)
     wide = Problem(alpha=0.25, kappa=1.0, kappa_star=0.2, ridge=1e-3, noise_var=0.5)
-    sizes = bench.sizes(24)
+    sizes = bench.sizes()
     alphas = (0.1, 0.2, 0.3, 0.35, 0.5) if bench.full else (0.2, 0.3, 0.5)
     widths = (0.1, 0.15, 0.25, 0.35, 0.5, 1.0) if bench.full else (0.15, 0.25, 1.0)
     ridge = 0.005  # of the simulation in width
@@ -476,10 +480,8 @@ def _double_descent(bench: _Bench) -> Outcome:
     # that can be run): the peak there is compared with its neighbours only.
     free = [one for one in in_width if abs(one.problem.kappa / _star(wide) - 1.0) > 0.25 + 1e-9]
     checks = [
-        z_check(
-            f"risk in alpha and in width, extrapolated in 1/d from d = "
-            f"{', '.join(map(str, sizes))}",
-            [one.z("risk") for points in (*in_alpha.values(), free) for one in points],
+        *_deviations(
+            "risk in alpha and in width", itertools.chain(*in_alpha.values(), free), "risk"
         ),
         _larger("log risk in alpha: peak - minimum before it", peak, dip, fewest),
         _larger("log risk in alpha: peak - far side", peak, far, fewest),
@@ -571,10 +573,7 @@ def _vanishing_ridge(bench: _Bench) -> Outcome:
 
     small, near = 1e-4, 0.002
     checks = [
-        z_check(
-            f"risk, extrapolated in 1/d from d = {', '.join(map(str, sizes))}",
-            [one.z("risk") for points in found.values() for one in points],
-        ),
+        *_deviations("risk", itertools.chain(*found.values()), "risk"),
         # The next order is relatively lam/tau, with tau of order one below the threshold, and
         # sigma ~ lam above.
         Check(
@@ -1414,6 +1413,7 @@ def _recovery_transition(bench: _Bench) -> Outcome:
     z: list[float] = []
     equal: list[float] = []
     shares: dict[tuple[float, float], dict[int, FloatArray]] = {}
+    above: list[float] = []
     halves: list[tuple[float, float, float]] = []
     for kappa, kappa_star in pairs:
         threshold = empirical_flow.recovery_threshold(kappa, kappa_star, ridge="none")
@@ -1431,6 +1431,7 @@ def _recovery_transition(bench: _Bench) -> Outcome:
         allowed = 1.0 / (kappa_star**2 * small * large) + 0.05
         if kappa > kappa_star:
             z.append(z_score(value - 1.0, sem, min(replicas.values()), allowed))
+            above.append(float(own[large][-1].mean()))
         else:
             equal.append((value - 1.0 + allowed) / sem)
         shares[kappa, kappa_star] = {d: found.mean(axis=1) for d, found in own.items()}
@@ -1450,6 +1451,22 @@ def _recovery_transition(bench: _Bench) -> Outcome:
             "kappa > kappa*: where half of the runs recover the teacher / alpha_PR - 1, "
             f"extrapolated in 1/d from d = {small}, {large}",
             z,
+        ),
+        # Blocks of kappa* d move the half point by a share of 1/(kappa* d), below 0.4 for all.
+        Check(
+            quantity=f"smallest share of runs that recover at {relative[-1]:g} alpha_PR, "
+            f"kappa > kappa*, d = {large}",
+            predicted=0.5,
+            measured=min(above),
+            tolerance=0.0,
+            side="above",
+        ),
+        Check(
+            quantity=f"largest share at {relative[0]:g} alpha_PR, d = {large}",
+            predicted=0.5,
+            measured=max(float(own[large][0]) for own in shares.values()),
+            tolerance=0.0,
+            side="below",
         ),
         # At kappa = kappa* runs are trapped at minima of positive loss, and may need more samples.
         Check(
@@ -1530,7 +1547,10 @@ def _universality(bench: _Bench) -> Outcome:
                 value, sem = extrapolated(values[-2], values[-1], large / small)
                 limits.append(z_score(value, sem, replicas[large], share**2 / (small * large)))
                 gap_, sem_ = np.array(values).T
-                slopes.append(line_fit(np.log([*replicas]), np.log(gap_), sem_ / gap_))
+                if np.all(gap_ > 0.0):
+                    slopes.append(line_fit(np.log([*replicas]), np.log(gap_), sem_ / gap_))
+                else:  # without logarithms the slope is not known
+                    slopes.append((np.nan, np.nan))
     slope = weighted_mean(slopes)
     span = f"d = {min(replicas)}..{large}"
     checks = [
@@ -1770,7 +1790,7 @@ def _bayes_gap(bench: _Bench) -> Outcome:
     picked = (0.25, 0.35, 0.8) if not bench.full else alphas[:5]
     bench.jobs = len(picked) * len(sizes)
     rows: list[dict[str, Any]] = []
-    z, above = [], []
+    above = []
     best: dict[float, list[float]] = {}
     narrow = base.replace(kappa=0.4)
     for problem in (base, narrow):
@@ -1783,7 +1803,6 @@ def _bayes_gap(bench: _Bench) -> Outcome:
         lam, _ = empirical_flow.optimal_ridge(base.replace(alpha=alpha))
         one = _Sizes(bench, base.replace(alpha=alpha, ridge=lam), sizes)
         found.append(one)
-        z.append(one.z("risk"))
         value, sem = one.limit("risk")
         above.append((value - bayes(alpha, _star(base), base.noise_var)) / sem)
         rows.append(
@@ -1822,10 +1841,7 @@ def _bayes_gap(bench: _Bench) -> Outcome:
             tolerance=0.0,
             side="above",
         ),
-        z_check(
-            f"risk at the best ridge, extrapolated in 1/d from d = {', '.join(map(str, sizes))}",
-            z,
-        ),
+        *_deviations("risk at the best ridge", found, "risk"),
         Check(
             quantity="measured risk at the best ridge - Bayes risk, smallest, in standard errors",
             predicted=-limit,
@@ -1893,7 +1909,7 @@ def _optimal_ridge(bench: _Bench) -> Outcome:
     plain = _along(base.replace(ridge=1e-3), "alpha", alphas, "risk")
     edge = empirical_flow.interpolation_threshold(base.kappa, _star(base), base.noise_var)
     # The peak and its absence, measured.
-    sizes = bench.sizes(24)
+    sizes = bench.sizes()
     picked = (0.2, 0.3, 0.4) if not bench.full else (0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
     small = 0.01
     bench.jobs = 2 * len(picked) * len(sizes)
@@ -1937,10 +1953,7 @@ def _optimal_ridge(bench: _Bench) -> Outcome:
             tolerance=0.0,
             side="above",
         ),
-        z_check(
-            f"risk, extrapolated in 1/d from d = {', '.join(map(str, sizes))}",
-            [one.z("risk") for one in (*tuned, *untuned)],
-        ),
+        *_deviations("risk", (*tuned, *untuned), "risk"),
         _larger(
             f"alpha = 0.3, d = {largest}: log risk, ridge 0.01 - best ridge",
             untuned[at].log_risk(largest),

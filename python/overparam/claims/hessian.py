@@ -609,10 +609,9 @@ def _along_path(bench: Bench) -> Outcome:
 
 def _empirical_bulk(bench: Bench) -> Outcome:
     p, p_star, ratio = 4, 1, 2.0
-    dim = 2000 if bench.more == 1 else 25_000
-    width, steps = 0.2, 56
     # Densities vary by order 1/sqrt(n) between samples: each probe has samples of its own.
-    bench.jobs = 6
+    dim, bench.jobs = (2000, 16) if bench.more == 1 else (25_000, 6)
+    width, steps = 0.2, 56
     x = np.array([-0.6, -0.2, 0.0, 0.3, 0.8, 1.5])
     rng = bench.rng()
     problem = Problem(width=p, teacher_width=p_star, lr=0.1, noise_var=0.1, dim=dim)

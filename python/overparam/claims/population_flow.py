@@ -435,13 +435,21 @@ def _limit_gaussian(bench: _Bench) -> Outcome:
         shares.append((share, sem[i, 0] / abs(gap), allowance[i, 0] / abs(gap)))
         curves.append((pair, tau, [(law, "-"), (orthonormal, ":")]))
         points.append((tau, found[sizes[-1]][:REPEATS]))
+    verdict = mean_check(
+        "(overlap - orthonormal limit)/(Gaussian - orthonormal limit), tau = 1",
+        1.0,
+        weighted_mean([(share, sem) for share, sem, _ in shares]),
+        max(finite for *_, finite in shares),
+        fewest,
+    )
     checks = [
-        mean_check(
-            "(overlap - orthonormal limit)/(Gaussian - orthonormal limit), tau = 1",
-            1.0,
-            weighted_mean([(share, sem) for share, sem, _ in shares]),
-            max(finite for *_, finite in shares),
-            fewest,
+        verdict,
+        Check(
+            quantity="the same, tolerance: the two limits are told apart",
+            predicted=0.5,
+            measured=verdict.tolerance,
+            tolerance=0.0,
+            side="below",
         ),
         z_check("overlap and phi against the Gaussian limit", exact),
         Check(

@@ -1264,7 +1264,7 @@ def _gram_spectrum(bench: _Bench) -> Outcome:
     rows, moments, outliers, distances, edges = [], [], [], [], []
     for (name, delta), one in found.items():
         square = mean_and_error(np.mean(one.s**2, axis=1))
-        moments.append(z_score(square[0] - one.moment(), max(square[1], 1e-300), draws, 0.0))
+        moments.append(z_score(square[0] - one.moment(), square[1], draws))
         row = {
             "activation": name,
             "delta": delta,
