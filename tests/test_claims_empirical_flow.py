@@ -232,7 +232,17 @@ def test_oja_limit_starts_at_the_start():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["learning-curves", "double-descent", "vanishing-ridge"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "learning-curves",
+        "double-descent",
+        "vanishing-ridge",
+        "initialisation",
+        "bayes-gap",
+        "optimal-ridge",
+    ],
+)
 def test_extrapolated_risks_fail_with_a_wrong_theory(monkeypatch, name):
     breaks(monkeypatch, "long_time", risk=1.5)
     assert any("extrapolated" in quantity for quantity in failed(name))
@@ -242,6 +252,17 @@ def test_extrapolated_risks_fail_with_a_wrong_theory(monkeypatch, name):
 def test_rank_fails_with_a_wrong_rank(monkeypatch):
     breaks(monkeypatch, "long_time", rank=1.15)
     assert any("extrapolated" in quantity for quantity in failed("rank"))
+
+
+@pytest.mark.slow
+def test_initialisation_fails_where_the_start_is_forgotten(monkeypatch):
+    true = empirical_flow.simulate
+
+    def forgetful(problem, *args, **options):
+        return true(problem.replace(init_scale=0.1), *args, **options)
+
+    monkeypatch.setattr(empirical_flow, "simulate", forgetful)
+    assert len([quantity for quantity in failed("initialisation") if "s0^2 = 1 -" in quantity]) == 4
 
 
 @pytest.mark.slow

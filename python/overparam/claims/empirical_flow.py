@@ -798,7 +798,8 @@ def _initialisation(bench: _Bench) -> Outcome:
     few, many = [runs["alpha"][i] for i in (1, 2)], runs["alpha"][8]
     small, dim = (50, 100) if bench.full else (10, 20)
     replicas = 10
-    compared = 20 if bench.full else 40  # replicas at few samples
+    # Replicas where starts are compared, and the theory's value is extrapolated.
+    compared, extrapolating = (20, 20) if bench.full else (40, 160)
     end = np.array([100.0, 200.0]) if bench.full else np.array([50.0, 100.0])
     bench.jobs = len(alphas) * sum(map(len, variances.values())) + len(variances[0.5])
     rows: list[dict[str, Any]] = []
@@ -812,7 +813,7 @@ def _initialisation(bench: _Bench) -> Outcome:
             theory[delta, alpha] = _stable(problem)
             for variance in own:
                 start = problem.replace(init_scale=float(np.sqrt(variance)))
-                count = compared if alpha in few else replicas
+                count = compared if alpha in few else extrapolating if alpha == many else replicas
                 risk = bench.simulate(start, end, dim, count, seed=seed).risk
                 found[delta, alpha, variance] = risk[:, -1]
                 mean, sem = mean_and_error(risk[:, -1])
@@ -848,10 +849,10 @@ def _initialisation(bench: _Bench) -> Outcome:
     limits = []
     for variance in variances[0.5]:
         start = single.replace(init_scale=float(np.sqrt(variance)))
-        other = bench.simulate(start, end[-1:], small, 2 * replicas).risk[:, -1]
+        other = bench.simulate(start, end[-1:], small, extrapolating).risk[:, -1]
         sizes = (mean_and_error(other), mean_and_error(found[0.5, many, variance]))
         value, sem = extrapolated(*sizes, dim / small)
-        limits.append(z_score(value - predicted, sem, replicas, allowed))
+        limits.append(z_score(value - predicted, sem, extrapolating, allowed))
 
     def above(delta: float, alpha: float, variance: float) -> float:
         """Return by how much the risk exceeds that of a vanishing ridge."""
