@@ -1319,8 +1319,9 @@ def minimise(
     seed : int, SeedSequence or None
         None draws fresh entropy; what was used is in ``origin``.
     tol : float
-        Largest entry of the gradient over d at which a minimum counts as reached. Much below the
-        default, rounding of the objective stops the search.
+        Largest entry of the gradient over d at which a minimum counts as reached. Beyond the
+        recovery threshold the risk is of order ridge^2, and is good to about 1 % for a `tol` of
+        1e-4 ridge^2; much below the default, rounding of the objective stops the search.
     restarts : int
         Further starts of each replica; the lowest objective is kept.
     max_iterations : int
