@@ -30,6 +30,15 @@ def test_list(capsys):
     assert len(lines) == 4
 
 
+def test_a_reader_may_stop():
+    """As `overparam list | head` does."""
+    command = [sys.executable, "-m", "overparam", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        run.stdout.close()
+        assert run.stderr.read() == b""
+    assert run.returncode == 0
+
+
 def test_info(capsys, monkeypatch):
     monkeypatch.setenv("OVERPARAM_NUM_THREADS", "3")
     assert main(["info"]) == 0

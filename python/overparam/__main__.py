@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -145,10 +146,19 @@ def _known() -> str:
     return ", ".join(claims.list())
 
 
+def _say(line: str) -> None:
+    """Print a line, unless its reader, such as `head`, has stopped."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # Further lines are lost, the run and its report are not.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _list() -> int:
     names = claims.list()
     for name in names:
-        print(f"{name:<{max(map(len, names))}}  {claims.get(name).statement}")
+        _say(f"{name:<{max(map(len, names))}}  {claims.get(name).statement}")
     return 0
 
 
@@ -169,7 +179,7 @@ def _info() -> int:
         "scipy": scipy.__version__,
     }
     for name, text in lines.items():
-        print(f"{name:<10} {text}")
+        _say(f"{name:<10} {text}")
     return 0
 
 
@@ -201,7 +211,7 @@ def _reproduce(
                 outcome = error
             outcomes.append((claim, outcome))
             bar.clear()
-            print(f"{claim.id:<{width}}  {_line(outcome)}", flush=True)
+            _say(f"{claim.id:<{width}}  {_line(outcome)}")
             if not (isinstance(outcome, Verdict) and outcome.passed):
                 status = 1
     except KeyboardInterrupt:
@@ -209,7 +219,7 @@ def _reproduce(
         print(f"interrupted after {len(outcomes)} of {len(chosen)} claims", file=sys.stderr)
         status = 130
     if drawing:
-        print(f"report: {_report.write(outcomes, folder)}")
+        _say(f"report: {_report.write(outcomes, folder)}")
     return status
 
 
