@@ -64,9 +64,9 @@ class _Bench(Bench):
         """Whether the paper's sizes are asked for."""
         return self.more > 1
 
-    def sizes(self, small: int = 40) -> dict[int, int]:
+    def sizes(self) -> dict[int, int]:
         """Return dimensions and numbers of replicas; the larger is the paper's at full effort."""
-        return {40: 40, 100: 10} if self.full else {20: small, 40: small // 2}
+        return {40: 40, 100: 10} if self.full else {20: 40, 40: 20}
 
     def minimise(self, problem: Problem, dim: int, replicas: int, **options: Any) -> LongTime:
         """Minimise with a seed of its own, as one of the claim's jobs."""
@@ -435,9 +435,7 @@ def _double_descent(bench: _Bench) -> Outcome:
         ]
         for delta in chosen
     }
-    # Narrow students end in several minima, and spread more.
-    more = bench.sizes(48)
-    in_width = [_Sizes(bench, wide.replace(kappa=kappa, ridge=ridge), more) for kappa in widths]
+    in_width = [_Sizes(bench, wide.replace(kappa=kappa, ridge=ridge), sizes) for kappa in widths]
     rows = [
         one.row(scan="alpha", kappa=base.kappa, Delta=delta, lam=base.ridge)
         for delta, points in in_alpha.items()
@@ -488,8 +486,8 @@ def _double_descent(bench: _Bench) -> Outcome:
         ),
         _larger("log risk in alpha: peak - minimum before it", peak, dip, fewest),
         _larger("log risk in alpha: peak - far side", peak, far, fewest),
-        _larger("log risk in width: peak - narrower", worst_width, narrow, more[largest]),
-        _larger("log risk in width: peak - widest", worst_width, widest, more[largest]),
+        _larger("log risk in width: peak - narrower", worst_width, narrow, fewest),
+        _larger("log risk in width: peak - widest", worst_width, widest, fewest),
         Check(
             quantity="ridge 0+: place of the largest risk in alpha / interpolation threshold - 1",
             predicted=0.0,
